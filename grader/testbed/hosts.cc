@@ -239,6 +239,9 @@ void Network::configure(const Host& host) {
 
 void Network::up() {
   if (!has_link()) return;
+  // The link's ends first: a host speaks (MLD) as soon as its own end is up.
+  Netlink link_routes(NETLINK_ROUTE);
+  for (const Host& host : hosts_) link_up(link_routes, host.link_index);
   for (const Host& host : hosts_) {
     inside(host, [&] {
       Netlink routes(NETLINK_ROUTE);
@@ -255,8 +258,6 @@ void Network::up() {
       }
     });
   }
-  Netlink routes(NETLINK_ROUTE);
-  for (const Host& host : hosts_) link_up(routes, host.link_index);
 }
 
 const Host& Network::host(const std::string& name) const {
