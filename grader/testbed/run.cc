@@ -79,6 +79,8 @@ class Sandbox {
     }
     system_folders();
     add({"--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"});
+    // A folder that bubblewrap makes on the way to a file may be closed to the program's user.
+    for (const char* path : {"/etc", "/run"}) add({"--perms", "0755", "--dir", path});
     for (const char* path : {"/etc/alternatives", "/etc/ld.so.cache", "/etc/services", "/etc/protocols"}) {
       if (exists(path) && !files.contains(path)) add({"--ro-bind", path, path});
     }

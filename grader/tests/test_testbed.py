@@ -241,6 +241,16 @@ def test_the_sandbox_shows_nothing_of_the_machine(bed: Testbed) -> None:
     assert sorted(line for line in lines if line.isdigit())[:4] == ["0", "1", "2", "3"]
 
 
+def test_a_run_has_names_of_its_own() -> None:
+    with contextlib.closing(Testbed()) as bed:
+        opened = bed.opened(bed.begin("open", {"names": "192.0.2.9 nine.example\n"}))
+        if "names" not in opened.capabilities:
+            pytest.skip("this tier has no files of its own")
+        run = bed.run({"name": "look-up", "argv": ["getent", "ahostsv4", "nine.example"]}).run
+        assert wait(bed, "exited", run=run).facts["status"]["code"] == 0
+        assert bed.output(run, "stdout").startswith(b"192.0.2.9 ")
+
+
 def test_how_a_program_ends_is_told_by_status_or_signal(bed: Testbed) -> None:
     for script, status in (
         ("exit 7", {"kind": "exit", "code": 7}),
