@@ -1,6 +1,9 @@
 // What the wrappers of common cost: every measurement twice, once with the raw calls and once with
-// common, so that the two can be compared line by line. The goal is a difference within 2 %;
-// common_compare.py runs both in turns and judges it.
+// common, so that the two can be compared line by line. The goal is a difference within 2 % of CPU
+// time. Run them in turns, or the load of the machine decides:
+//   common_bench --benchmark_repetitions=15 --benchmark_enable_random_interleaving=true
+// With SOCKWORK_BENCH_ITERATIONS set, each runs exactly that often: common_instructions.sh counts
+// the instructions of a single pass that way.
 
 #include <benchmark/benchmark.h>
 #include <netinet/in.h>
@@ -11,6 +14,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
+#include <utility>
 
 #include "sock/local.h"
 #include "sock/tcp.h"
@@ -36,7 +40,6 @@ void send_recv_raw(benchmark::State& state) {
   ::close(fds[0]);
   ::close(fds[1]);
 }
-BENCHMARK(send_recv_raw);
 
 void send_recv_common(benchmark::State& state) {
   const auto [left, right] = sock::socketpair(SOCK_STREAM).value();
@@ -47,7 +50,6 @@ void send_recv_common(benchmark::State& state) {
     require(sent && received && *sent == kMessage && *received == kMessage);
   }
 }
-BENCHMARK(send_recv_common);
 
 // A receive that would block, and the test for EAGAIN.
 void would_block_raw(benchmark::State& state) {
@@ -60,7 +62,6 @@ void would_block_raw(benchmark::State& state) {
   ::close(fds[0]);
   ::close(fds[1]);
 }
-BENCHMARK(would_block_raw);
 
 void would_block_common(benchmark::State& state) {
   const auto pair = sock::socketpair(SOCK_STREAM, SOCK_CLOEXEC | SOCK_NONBLOCK).value();
@@ -69,7 +70,6 @@ void would_block_common(benchmark::State& state) {
     require(pair.first.recv(buffer).error() == EAGAIN);
   }
 }
-BENCHMARK(would_block_common);
 
 // A connection over loopback, from socket to close. The client closes first and with RST, because
 // a benchmark that leaves tens of thousands of connections in TIME_WAIT measures their table.
@@ -96,7 +96,6 @@ void connect_accept_raw(benchmark::State& state) {
   }
   ::close(listener);
 }
-BENCHMARK(connect_accept_raw);
 
 void connect_accept_common(benchmark::State& state) {
   const auto listener = sock::Socket::create(AF_INET, SOCK_STREAM).value();
@@ -112,6 +111,20 @@ void connect_accept_common(benchmark::State& state) {
     client->reset();
   }
 }
-BENCHMARK(connect_accept_common);
 
 }  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  const char* const fixed = std::getenv("SOCKWORK_BENCH_ITERATIONS");
+  using Entry = std::pair<const char*, void (*)(benchmark::State&)>;
+  for (const auto& [name, function] :
+       {Entry{"send_recv_raw", send_recv_raw}, Entry{"send_recv_common", send_recv_common},
+        Entry{"would_block_raw", would_block_raw}, Entry{"would_block_common", would_block_common},
+        Entry{"connect_accept_raw", connect_accept_raw},
+        Entry{"connect_accept_common", connect_accept_common}}) {
+    auto* const registered = benchmark::RegisterBenchmark(name, function);
+    if (fixed != nullptr) registered->Iterations(std::atoll(fixed));
+  }
+  benchmark::RunSpecifiedBenchmarks();
+}

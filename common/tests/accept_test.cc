@@ -71,6 +71,17 @@ TEST_P(AcceptTest, ShutdownOfTheListenerEndsABlockedAccept) {
   EXPECT_EQ(classify_accept_error(error.code), AcceptAction::stop);
 }
 
+TEST_P(AcceptTest, TcpAcceptGoesOnAfterSignals) {
+  const Socket listener = testing::listener_of(GetParam());
+  const testing::SignalStorm storm;
+  std::thread client([&] {
+    while (testing::SignalStorm::count() < 3) std::this_thread::yield();
+    EXPECT_TRUE(tcp_connect(testing::address_for_client(listener, GetParam())));
+  });
+  EXPECT_TRUE(tcp_accept(listener));
+  client.join();
+}
+
 TEST_P(AcceptTest, NothingToAcceptIsEagain) {
   const Socket listener = testing::listener_of(GetParam());
   listener.set_nonblocking(true).value();

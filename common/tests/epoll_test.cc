@@ -25,7 +25,7 @@ TEST_P(EpollTest, EventsCarryTheDataTheyWereAddedWith) {
   pair.client.send(as_bytes("x")).value();
   const auto ready = epoll.wait(events, Deadline::never()).value();
   ASSERT_EQ(ready.size(), 1U);
-  EXPECT_EQ(ready[0].data.u64, 42U);
+  EXPECT_EQ(std::uint64_t{ready[0].data.u64}, 42U);  // a copy: epoll_event is packed
   EXPECT_EQ(ready[0].events, EPOLLIN);
 }
 
@@ -36,7 +36,7 @@ TEST_P(EpollTest, ModifyChangesWhatIsWaitedFor) {
   const auto ready = epoll.wait(events, Deadline::never()).value();
   ASSERT_EQ(ready.size(), 1U);
   EXPECT_EQ(ready[0].events, EPOLLOUT);
-  EXPECT_EQ(ready[0].data.u64, 2U);
+  EXPECT_EQ(std::uint64_t{ready[0].data.u64}, 2U);
 }
 
 TEST_P(EpollTest, RemoveEndsTheEvents) {

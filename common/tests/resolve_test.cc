@@ -7,6 +7,20 @@
 namespace sock {
 namespace {
 
+TEST(IsService, TakesPortNumbersAndNames) {
+  for (const char* good : {"0", "80", "65535", "http", "X11"})
+    EXPECT_TRUE(is_service(good)) << good;
+  for (const char* bad : {"", "70000", "65536", "-1", "+80", " 80", "80x", "80 ", "_http"}) {
+    EXPECT_FALSE(is_service(bad)) << bad;
+  }
+}
+
+TEST(Resolve, ServiceNamesAreLookedUp) {
+  const auto endpoints = resolve("127.0.0.1", "http", AF_UNSPEC, SOCK_STREAM, AI_NUMERICHOST);
+  ASSERT_TRUE(endpoints) << endpoints.error().message();
+  EXPECT_EQ(endpoints->front().address.port(), 80);
+}
+
 TEST(Resolve, NumericAddressGivesOneEndpoint) {
   const auto endpoints = resolve("127.0.0.1", "7000", AF_UNSPEC, SOCK_STREAM, AI_NUMERICHOST);
   ASSERT_TRUE(endpoints) << endpoints.error().message();

@@ -48,6 +48,30 @@ TEST_P(StreamTest, SignalsLoseAndDoubleNothing) {
   EXPECT_GT(testing::SignalStorm::count(), 0);
 }
 
+TEST(WriteAll, WritesMoreThanAPipeHoldsUnderSignals) {
+  std::array<int, 2> fds{};
+  check(::pipe2(fds.data(), O_CLOEXEC), "pipe2").value();
+  const Fd reader(fds[0]);
+  Fd writer(fds[1]);
+  const auto data = testing::pattern(kMuch);
+  const testing::SignalStorm storm;
+  std::thread sender([&] {
+    EXPECT_TRUE(write_all(writer, data));
+    writer.reset();
+  });
+  std::vector<std::byte> received;
+  std::array<std::byte, 4096> chunk{};
+  while (true) {
+    const auto count = reader.read(chunk);
+    if (!count && count.error() == EINTR) continue;
+    if (count.value() == 0) break;
+    received.insert(received.end(), chunk.begin(),
+                    chunk.begin() + static_cast<std::ptrdiff_t>(*count));
+  }
+  sender.join();
+  EXPECT_TRUE(received == data) << received.size() << " of " << data.size() << " bytes";
+}
+
 TEST_P(StreamTest, TheDeadlineHoldsForBlockingSockets) {
   const ConnectedPair pair(GetParam());
   const auto data = testing::pattern(kMuch);

@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "sock/address.h"
@@ -33,13 +34,22 @@ struct Endpoint {
   int protocol = 0;
 };
 
+// Whether `text` can be a port: a number from 0 to 65535, or a name such as "http", which begins
+// with a letter. Ask before getaddrinfo(3) does: glibc takes 70000 and -1 and cuts them to 16 bits.
+inline bool is_service(std::string_view text) noexcept {
+  const char first = text.empty() ? '\0' : text.front();
+  const bool letter = (first >= 'a' && first <= 'z') || (first >= 'A' && first <= 'Z');
+  return letter || parse_port(text).has_value();
+}
+
 // Every address of `host` and `service` in the order of getaddrinfo(3), at least one. For a server
-// pass AI_PASSIVE: then a null host means every local address. AI_ADDRCONFIG leaves out families
-// that this machine has no address of. Errors are EAI_* codes in Domain::gai, or the errno value
-// when getaddrinfo says EAI_SYSTEM. std::bad_alloc when the list does not fit in memory.
+// pass AI_PASSIVE: then a null host means every local address. AI_ADDRCONFIG would leave out
+// families that this machine has no address of, but it does not count ::1 and 127.0.0.1 as one.
+// Errors are EAI_* codes in Domain::gai, or the errno value when getaddrinfo says EAI_SYSTEM.
+// std::bad_alloc when the list does not fit in memory.
 inline Result<std::vector<Endpoint>> resolve(const char* host, const char* service,
                                              int family = AF_UNSPEC, int type = SOCK_STREAM,
-                                             int ai_flags = AI_ADDRCONFIG) {
+                                             int ai_flags = 0) {
   addrinfo hints{};
   hints.ai_flags = ai_flags;
   hints.ai_family = family;

@@ -68,6 +68,21 @@ inline Result<void> send_all(const Socket& socket, std::span<const std::byte> da
   return {};
 }
 
+// Writes all of `data` to a file, pipe or terminal: write(2) until done, and again after EINTR. It
+// is for descriptors that are no sockets and block, such as standard output. EPIPE, if SIGPIPE is
+// ignored; ENOSPC, EIO.
+inline Result<void> write_all(const Fd& fd, std::span<const std::byte> data) noexcept {
+  while (!data.empty()) {
+    const auto written = fd.write(data);
+    if (written) {
+      data = data.subspan(*written);
+    } else if (written.error() != EINTR) {
+      return written.error();
+    }
+  }
+  return {};
+}
+
 // Receives at least `min_bytes` and at most buffer.size(): recv(2), and poll(2) while there is
 // nothing, until enough. Fewer than `min_bytes` only at the end of the stream. ECONNRESET;
 // ETIMEDOUT for the deadline, and then the bytes that did come are in the buffer but not counted.

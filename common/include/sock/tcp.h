@@ -123,4 +123,15 @@ constexpr AcceptAction classify_accept_error(int errno_value) noexcept {
   }
 }
 
+// The next connection of a blocking listener: accept4(2), again while the error is of the class
+// retry. For one thread that has nothing else to do; an event loop calls Socket::accept itself.
+inline Result<Socket> tcp_accept(const Socket& listener, SocketAddress* peer = nullptr,
+                                 int flags = SOCK_CLOEXEC) noexcept {
+  while (true) {
+    auto connection = listener.accept(peer, flags);
+    if (connection) return connection;
+    if (classify_accept_error(connection.error().code) != AcceptAction::retry) return connection;
+  }
+}
+
 }  // namespace sock

@@ -1,0 +1,397 @@
+"""Builds the programs of a submission with our own commands, away from everything else.
+
+Nothing of the submission decides how it is compiled: no build file of its own is read, and no
+environment reaches the compiler. Where bubblewrap works, the compiler sees the submission's files,
+common's headers and /usr, all read-only, and has neither network nor home. Each program is built
+twice: "checked" with sanitizers, and "load" as one would ship it. What was built is kept under the
+hash of everything it was made from, so the same sources are compiled once.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sockwork import atomic, paths
+from sockwork.model import Launch
+from sockwork.submission import Source, Submission
+
+MAX_LOG = 64 << 10
+WALL_SECONDS = 90.0
+UNUSED_SECONDS = 7 * 24 * 3600.0
+
+# -U_FORTIFY_SOURCE: Ubuntu's compiler sets it by default, and with it an unchecked write() would
+# be an error there and nowhere else.
+_WARNINGS = ("-Wall", "-Wextra", "-Werror=return-type", "-Werror=unused-result")
+_COMMON = (*_WARNINGS, "-U_FORTIFY_SOURCE", "-D_GLIBCXX_ASSERTIONS", "-pthread", "-g")
+_CHECKED = ("-O1", "-fsanitize=address,undefined", "-fno-omit-frame-pointer")
+_LOAD = ("-O2",)
+_DIAGNOSTICS = ("-fdiagnostics-color=never", "-fmax-errors=20")
+
+# _DEFAULT_SOURCE: under -std=c17 glibc hides POSIX otherwise (feature_test_macros(7)).
+_COMPILERS = {"c++": ("g++", "-std=c++20"), "c": ("gcc", "-std=c17", "-D_DEFAULT_SOURCE")}
+
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
+# 86: no program of a lab exits with it, so it tells a sanitizer's report from an exit of its own.
+_SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=86",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=86",
+}
+
+# CPU seconds, bytes of a file (in blocks of 512) and of memory (in KiB) of each compiler process.
+# The program goes to standard output, which is a nameless file outside.
+_SCRIPT = """
+ulimit -c 0; ulimit -t 60; ulimit -f 524288; ulimit -v 4194304
+"$@" -o "$TMPDIR/program" >&2 && exec cat "$TMPDIR/program"
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One program after the attempt to build it; without `launch` it failed, and `log` says why."""
+
+    program: str
+    launch: Launch | None
+    log: str  # what the compiler said, at most MAX_LOG
+
+    @property
+    def first_error(self) -> tuple[str, ...]:
+        """The first error as the compiler wrote it: its line, and the code with the mark below."""
+        return _first_diagnostic(self.log, "error") or tuple(self.log.splitlines()[:3])
+
+    @property
+    def warnings(self) -> int:
+        """How many warnings the compiler gave."""
+        return len(re.findall(r"^[^\n]*: warning: ", self.log, re.MULTILINE))
+
+    @property
+    def first_warning(self) -> str:
+        """The line of the first warning, or nothing."""
+        return next(iter(_first_diagnostic(self.log, "warning")), "")
+
+
+def build(
+    submission: Submission,
+    programs: Collection[str],
+    *,
+    optimised: bool = True,
+    jobs: int = 2,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Built]:
+    """Builds those of `programs` that the submission holds; the load variant if `optimised`."""
+    wanted = [name for name in submission.programs if name in programs]
+    variants = [_CHECKED, _LOAD] if optimised else [_CHECKED]
+    built: dict[str, Built] = {}
+    with _Compilers(jobs) as compilers:
+        # All checked variants first: their errors are the ones shown.
+        plans = {
+            (name, variant): compilers.submit(submission, name, variant, progress)
+            for variant in variants
+            for name in wanted
+            if submission.programs[name].sources
+        }
+        for name in wanted:
+            if submission.programs[name].run:
+                launch = Launch(submission.programs[name].run, _laid_out(submission), ENVIRONMENT)
+                built[name] = Built(name, launch, "")
+            else:
+                results = [plans[name, variant].result() for variant in variants]
+                built[name] = _joined(name, results)
+    return built
+
+
+# --- one program -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    program: Path | None
+    log: str
+
+
+def _joined(name: str, results: list[_Compiled]) -> Built:
+    for result in results:
+        if result.program is None:
+            return Built(name, None, result.log)
+    folders = [result.program.parent for result in results if result.program]
+    argv = (f"./{name}",)
+    load = Launch(argv, folders[1], ENVIRONMENT) if len(folders) > 1 else None
+    checked = Launch(argv, folders[0], {**ENVIRONMENT, **_SANITIZERS}, optimised=load)
+    return Built(name, checked, results[0].log)
+
+
+def _laid_out(submission: Submission) -> Path:
+    """A folder of the cache with the submission's files, for programs that are run as they are."""
+    digest = hashlib.sha256()
+    _add_files(digest, submission.files)
+    folder = paths.cache() / "build" / digest.hexdigest()[:16]
+    if folder.is_dir():
+        os.utime(folder)
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _scratch(folder.parent) as scratch:
+        new = scratch / "files"
+        _write_files(new, submission.files)
+        with suppress(OSError):  # another run was quicker: its folder is the same
+            new.rename(folder)
+    return folder
+
+
+def _first_diagnostic(log: str, kind: str) -> tuple[str, ...]:
+    lines = log.splitlines()
+    for number, line in enumerate(lines):
+        if re.search(rf"(: |^)(fatal )?{kind}: |undefined reference|multiple definition", line):
+            shown = [line]
+            for code in lines[number + 1 : number + 4]:
+                if not re.match(r"\s*\d*\s*\|", code):
+                    break
+                shown.append(code)
+            return tuple(shown)
+    return ()
+
+
+# --- compiling ---------------------------------------------------------------------------------
+
+
+class _Compilers:
+    """Runs compilers side by side; leaving the block early kills those that still run."""
+
+    def __init__(self, jobs: int) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(max(1, jobs))
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __enter__(self) -> _Compilers:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                _kill(process)
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(
+        self,
+        submission: Submission,
+        name: str,
+        variant: tuple[str, ...],
+        progress: Callable[[str], None],
+    ) -> concurrent.futures.Future[_Compiled]:
+        source = submission.programs[name]
+        files = submission.files_of(name)
+        return self._pool.submit(self._compile, name, source, files, variant, progress)
+
+    def _compile(
+        self,
+        name: str,
+        source: Source,
+        files: Mapping[str, bytes],
+        variant: tuple[str, ...],
+        progress: Callable[[str], None],
+    ) -> _Compiled:
+        command = (*_COMPILERS[source.language], *_COMMON, *variant)
+        folder = paths.cache() / "build" / _key(command, source, files)[:16]
+        program, log = folder / name, folder.with_suffix(".log")
+        if program.exists():
+            with suppress(OSError):
+                os.utime(folder)
+                return _Compiled(program, log.read_text())
+        progress(f"compiling {name}")
+        _forget_unused(folder.parent)
+        with _scratch() as scratch:
+            _write_files(scratch / "src", files)
+            (scratch / "tmp").mkdir()
+            text, ok = self._run(command, source, scratch, program, log)
+        return _Compiled(program if ok else None, text)
+
+    def _run(
+        self, command: tuple[str, ...], source: Source, scratch: Path, program: Path, log: Path
+    ) -> tuple[str, bool]:
+        """Compiles into `program`; what the compiler said is kept beside it."""
+        words, environment, place = _sandboxed(scratch)
+        maps = [f"-ffile-prefix-map={place}=.", f"-ffile-prefix-map={paths.HEADERS}=include"]
+        argv = [*words, *command, *maps, *_DIAGNOSTICS, *_include(), *source.sources]
+        try:
+            with atomic.whole_file(program, 0o755) as output:
+                text, ok = self._compiler(argv, environment, scratch / "src", output)
+                if not ok:
+                    raise _Failed(text)
+        except _Failed as failure:
+            return str(failure), False
+        program.parent.chmod(0o755)
+        atomic.write(log, text.encode())
+        return text, True
+
+    def _compiler(
+        self, argv: list[str], environment: dict[str, str], folder: Path, output: int
+    ) -> tuple[str, bool]:
+        process = self._start(argv, environment, folder, output)
+        try:
+            return _watch(process)
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def _start(
+        self, argv: list[str], environment: dict[str, str], folder: Path, output: int
+    ) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._stopped:
+                raise _Failed("stopped")
+            process = subprocess.Popen(
+                argv,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+            self._running.add(process)
+            return process
+
+
+class _Failed(Exception):
+    """The compiler did not make a program; the text is what it said."""
+
+
+def _watch(process: subprocess.Popen[bytes]) -> tuple[str, bool]:
+    """Waits for the compiler; keeps the beginning of what it says and lets the rest go."""
+    late = threading.Timer(WALL_SECONDS, _kill, [process])
+    late.start()
+    kept = bytearray()
+    try:
+        assert process.stderr is not None
+        while chunk := os.read(process.stderr.fileno(), 1 << 16):
+            kept += chunk[: MAX_LOG - len(kept)]
+        status = process.wait()
+    finally:
+        late.cancel()
+        _kill(process)
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+    # The linker names a source "./NAME", as the debug information does.
+    text = re.sub(r"^(\./)+", "", kept.decode(errors="replace"), flags=re.MULTILINE)
+    if len(kept) == MAX_LOG:
+        text += "\n(more was said; it is not kept)\n"
+    if status == -signal.SIGKILL or (status != 0 and not text):
+        text += f"error: the compiler was stopped: its limit is {WALL_SECONDS:.0f} s, 4 GiB\n"
+    return text, status == 0
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _sandboxed(scratch: Path) -> tuple[list[str], dict[str, str], str]:
+    """The words before the compiler's own, its environment, and where it finds the sources."""
+    shell = ["sh", "-c", _SCRIPT, "sh"]
+    if not bubblewrap_works():
+        return shell, {**ENVIRONMENT, "TMPDIR": str(scratch / "tmp")}, str(scratch / "src")
+    argv = [*_bubblewrap(), "--size", str(512 << 20), "--tmpfs", "/tmp"]
+    argv += ["--ro-bind", str(scratch / "src"), "/src", "--chdir", "/src"]
+    for folder in _include()[1:]:
+        argv += ["--ro-bind", folder, folder]
+    return [*argv, *shell], {**ENVIRONMENT, "TMPDIR": "/tmp"}, "/src"
+
+
+def _include() -> tuple[str, ...]:
+    return ("-isystem", str(paths.HEADERS)) if paths.HEADERS.is_dir() else ()
+
+
+def _bubblewrap() -> list[str]:
+    argv = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr"]
+    for name in ("/bin", "/lib", "/lib32", "/lib64", "/sbin"):
+        if os.path.islink(name):
+            argv += ["--symlink", os.readlink(name), name]
+        elif os.path.isdir(name):
+            argv += ["--ro-bind", name, name]
+    # Fedora's linker is found through /etc/alternatives. Of /dev a compiler needs only null.
+    argv += ["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"]
+    return [*argv, "--dev-bind", "/dev/null", "/dev/null"]
+
+
+@functools.cache
+def bubblewrap_works() -> bool:
+    """Whether compilers can be confined here."""
+    if shutil.which("bwrap") is None:
+        return False
+    return (
+        subprocess.run([*_bubblewrap(), "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+
+def _key(command: tuple[str, ...], source: Source, files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for word in (*command, _compiler_version(command[0]), *source.sources):
+        digest.update(word.encode() + b"\0")
+    digest.update(_headers())
+    _add_files(digest, files)
+    return digest.hexdigest()
+
+
+def _add_files(digest: hashlib._Hash, files: Mapping[str, bytes]) -> None:
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+
+
+@functools.cache
+def _compiler_version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+
+
+@functools.cache
+def _headers() -> bytes:
+    digest = hashlib.sha256()
+    headers = [path for path in sorted(paths.HEADERS.rglob("*")) if path.is_file()]
+    _add_files(digest, {str(path): path.read_bytes() for path in headers})
+    return digest.digest()
+
+
+def _forget_unused(cache: Path) -> None:
+    with suppress(OSError):
+        for entry in list(os.scandir(cache)):
+            if time.time() - entry.stat().st_mtime > UNUSED_SECONDS:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+@contextmanager
+def _scratch(place: Path | None = None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="sockwork-", dir=place) as folder:
+        yield Path(folder)
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Lays the files out with fixed modes: another user runs what is built from them."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o644)
+    folder.mkdir(exist_ok=True)
+    for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        inner.chmod(0o755)

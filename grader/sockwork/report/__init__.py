@@ -1,0 +1,1 @@
+"""What users read: made from outcomes and results, never from a socket."""

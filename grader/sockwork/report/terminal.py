@@ -1,0 +1,227 @@
+"""The report in the terminal: a line for each stage, the first failure in full, the sums.
+
+A failure is told in a fixed order, so that the eye learns where to look: the verdict, what was
+observed and what was expected, the evidence, why it is so, one question, and the commands that
+show it again. Whatever a program wrote is made printable before it is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sockwork.build import Built
+from sockwork.model import Check, Lab, Outcome, Step
+from sockwork.report.style import Style
+from sockwork.results import Evidence, Tally, earned
+from sockwork.text import printable, sentence
+
+MAX_LINES = 24
+MAX_EVIDENCE = 10
+MAX_STEPS = 6
+
+_MARKS = {"pass": "✓", "fail": "✗", "skip": "·", "error": "!"}
+_PAINT = {"pass": ("green",), "fail": ("red",), "skip": ("dim",), "error": ("yellow",)}
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """How this run was asked for, so that one check of it can be asked for again."""
+
+    options: tuple[str, ...]  # of `check`, without the lab and the checks
+    seed: int
+
+    def command(self, lab: Lab, check: str = "") -> str:
+        """The line to paste."""
+        words = ["./sockwork", "check", str(lab.number), *([check] if check else [])]
+        return shlex.join([*words, *self.options, "--seed", str(self.seed)])
+
+
+class Terminal:
+    """Makes the lines of the report on one lab."""
+
+    def __init__(self, style: Style, lab: Lab, rerun: Rerun) -> None:
+        self._style = style
+        self._lab = lab
+        self._rerun = rerun
+        self._place = {check.id: n for n, check in enumerate(lab.checks, 1)}
+
+    def header(self, seconds: float, tier: str) -> list[str]:
+        """lab 02 TCP echo server · built in 1.4 s · seed 7 · tier T1"""
+        parts = [f"lab {self._lab.number:02} {self._lab.title}", f"built in {seconds:.1f} s"]
+        line = " · ".join([*parts, f"seed {self._rerun.seed}", f"tier {tier}"])
+        return [self._style.paint(line, "bold")]
+
+    def stage(self, name: str, outcomes: Iterable[Outcome]) -> list[str]:
+        """One paragraph: the stage and a mark for each of its checks."""
+        width = max(len(stage) for stage in self._lab.stages)
+        # Mark and id are one word while lines are broken.
+        words = " ".join(f"{_MARKS[each.status]}_{each.check.id}" for each in outcomes)
+        lines = self._style.wrapped(words, f"  {name:<{width}}  ")
+        return [self._with_marks(line) for line in lines]
+
+    def failure(self, outcome: Outcome, built: Built | None, evidence: Evidence) -> list[str]:
+        """A failed check in full; evidence gives way so that it fits on a screen of MAX_LINES."""
+        failure, style = outcome.failure, self._style
+        assert failure is not None
+        check = outcome.check
+        head = ["", self._verdict(outcome), f"  {style.paint(check.title, 'bold')}"]
+        head += style.wrapped(sentence(printable(failure.observed)), "  ")
+        head += style.wrapped(f"Expected: {printable(failure.expected)}", "  ")
+        tail = style.wrapped(check.why, "  Why     ", " " * 10)
+        tail += style.wrapped(one_question(check.hints), "  Next    ", " " * 10)
+        if failure.source:
+            tail.append(f"  look at {printable(failure.source)}")
+        tail.append(f"  rerun   {self._rerun.command(self._lab, check.id)}")
+        tail += self._by_hand(outcome, built)
+        if evidence.pcap:
+            tail.append(f"  packets {_shorter(evidence.pcap)}")
+        room = min(MAX_EVIDENCE, MAX_LINES - 1 - len(head) - len(tail))
+        shown = self._evidence(outcome, max(3, room))
+        return [*head, *([""] if shown else []), *shown, "", *tail, ""]
+
+    def brief(self, outcome: Outcome) -> list[str]:
+        """A failed check in two lines."""
+        assert outcome.failure is not None
+        said = sentence(printable(outcome.failure.observed))
+        return [self._verdict(outcome), *self._style.wrapped(said, "  ")]
+
+    def does_not_build(self, built: Built, checks: Sequence[Check]) -> list[str]:
+        """The first error of a program that did not compile, as the compiler wrote it."""
+        lost = sum(check.points for check in checks if check.level == "core")
+        what = f"✗ {built.program} does not compile"
+        counted = "1 check" if len(checks) == 1 else f"{len(checks)} checks"
+        lines = ["", self._ends_with(what, f"{counted}   0/{lost:g}", "red"), ""]
+        lines += [self._style.clipped(_tabless(line), 4) for line in built.first_error]
+        return [*lines, "", f"  rerun   {self._rerun.command(self._lab)}"]
+
+    def warnings(self, built: Iterable[Built]) -> list[str]:
+        """The first warning of each program that compiled with some."""
+        lines = []
+        for each in built:
+            if each.launch and each.warnings:
+                more = f" ({each.warnings - 1} more)" if each.warnings > 1 else ""
+                lines.append(self._style.clipped(printable(each.first_warning) + more, 2))
+        return lines
+
+    def not_judged(self, outcomes: Iterable[Outcome]) -> list[str]:
+        """Skips and errors, those with the same reason together."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for outcome in outcomes:
+            if outcome.status in ("skip", "error"):
+                key = (outcome.status, printable(outcome.reason))
+                groups.setdefault(key, []).append(outcome.check.id)
+        lines = []
+        for (status, reason), ids in groups.items():
+            what = "skipped" if status == "skip" else "could not be judged"
+            text = f"{len(ids)} {what}: {reason.rstrip('.')} ({', '.join(ids)})"
+            lines += self._style.wrapped(text, f"  {_MARKS[status]}_")
+        return [self._with_marks(line) for line in lines]
+
+    def hidden(self, count: int) -> list[str]:
+        """Tells of failures that are not shown."""
+        if not count:
+            return []
+        what = "1 more failed check is" if count == 1 else f"{count} more failed checks are"
+        text = f"{what} not shown: fix the one above first, or use --all"
+        return ["", *self._style.wrapped(text, "  · ")]
+
+    def totals(self, outcomes: Sequence[Outcome], seconds: float) -> list[str]:
+        """12/100 points · 50 lost · 38 could not be judged · 4.2 s"""
+        tally = Tally.of(outcomes)
+        parts = [f"{tally.earned:g}/{tally.core:g} points"]
+        if tally.lost:
+            parts.append(f"{tally.lost:g} lost")
+        if tally.not_judged:
+            parts.append(f"{tally.not_judged:g} could not be judged")
+        colour = "red" if tally.lost else "yellow" if tally.not_judged else "green"
+        return [self._style.paint("  " + " · ".join([*parts, f"{seconds:.1f} s"]), colour, "bold")]
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _verdict(self, outcome: Outcome) -> str:
+        check = outcome.check
+        what = f"✗ {self._place[check.id]}/{len(self._lab.checks)} {check.id}"
+        right = f"{outcome.reason}   {earned(outcome):g}/{check.points:g}"
+        return self._ends_with(what, printable(right), "red")
+
+    def _ends_with(self, left: str, right: str, colour: str) -> str:
+        gap = max(2, self._style.width - len(left) - len(right))
+        return self._style.paint(left, colour, "bold") + " " * gap + right
+
+    def _with_marks(self, line: str) -> str:
+        for status, mark in _MARKS.items():
+            line = line.replace(f"{mark}_", f"{self._style.paint(mark, *_PAINT[status])} ")
+        return line
+
+    def _evidence(self, outcome: Outcome, room: int) -> list[str]:
+        """The last steps, then what the failure shows: the way there, and the difference."""
+        assert outcome.failure is not None
+        shown: list[str] = []
+        for line in outcome.failure.evidence:
+            shown += self._evidence_line(_tabless(line))
+        shown = shown[:room]
+        last = min(MAX_STEPS, room - len(shown))
+        steps = outcome.steps[-last:] if last > 0 else ()
+        return [*(self._style.clipped(_step(step), 4) for step in steps), *shown]
+
+    def _evidence_line(self, line: str) -> list[str]:
+        """Sentences are broken where they do not fit; columns are cut, or they would be none."""
+        # The hosts of a packet stand in front of it by name: its ports are enough.
+        line = re.sub(r"(TCP|UDP) \S+:(\d+) > \S+:(\d+)", r"\1 \2 > \3", line)
+        if "  " in line.strip():
+            return [self._style.clipped(line, 4)]
+        return self._style.wrapped(line, "    ", "      ")
+
+    def _by_hand(self, outcome: Outcome, built: Built | None) -> list[str]:
+        """Two commands for two terminals, on loopback; none where the names are the check's own."""
+        check = outcome.check
+        if not outcome.command or built is None or built.launch is None:
+            return []
+        if check.names is not None or check.resolver is not None:
+            return []
+        arguments = [shlex.quote(printable(_on_loopback(word))) for word in outcome.command[1:]]
+        role = next(each.role for each in self._lab.programs if each.name == check.program)
+        lines = [f"  by hand {' '.join([_program_path(built), *arguments])}"]
+        if len(arguments) >= 2 and role != "tool":
+            listen = "-l " if role == "client" else ""
+            when = "first:" if role == "client" else "then: "
+            lines.append(f"          {when} nc {listen}{arguments[-2]} {arguments[-1]}")
+        return lines
+
+
+def one_question(hints: Sequence[str]) -> str:
+    """The first hint, up to the end of its first question."""
+    first = " ".join(hints[0].split()) if hints else ""
+    return re.split(r"(?<=\?)\s", first, maxsplit=1)[0]
+
+
+def _shorter(path: Path) -> str:
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def _tabless(line: str) -> str:
+    return printable(line.expandtabs(4))
+
+
+def _step(step: Step) -> str:
+    return f"{step.time / 1e6:+10.2f} ms  {printable(step.text)}"
+
+
+def _on_loopback(word: str) -> str:
+    """The hosts of a check exist only while it runs; by hand, the machine's own loopback serves."""
+    if re.fullmatch(r"192\.0\.2\.\d+", word):
+        return "127.0.0.1"
+    return "::1" if word.startswith("2001:db8::") else word
+
+
+def _program_path(built: Built) -> str:
+    assert built.launch is not None
+    path, home = str(built.launch.directory / built.program), str(Path.home())
+    if built.launch.argv[0].startswith("./"):
+        return "~" + shlex.quote(path[len(home) :]) if path.startswith(home + "/") else path
+    return shlex.join(built.launch.argv)
