@@ -128,6 +128,7 @@ std::map<std::string, std::string> etc_files(const Network& network, const RunRe
   files["/etc/passwd"] = "root:x:0:0:root:/tmp:/bin/sh\nstudent:x:" + uid + ":" + uid + "::/tmp:/bin/sh\n";
   files["/etc/group"] = "root:x:0:\nstudent:x:" + uid + ":\n";
   files["/etc/nsswitch.conf"] = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
+  files["/etc/host.conf"] = "multi on\n";  // all addresses that /etc/hosts has for a name
   files["/etc/hosts"] = etc_hosts.empty() ? "127.0.0.1 localhost\n::1 localhost\n" : etc_hosts;
   files["/etc/resolv.conf"] = resolver.empty() ? "" : "nameserver " + resolver + "\noptions timeout:2 attempts:2\n";
   for (const auto& [path, text] : request.files) files[path] = text;

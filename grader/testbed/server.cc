@@ -218,7 +218,9 @@ void Server::wait_for_events() {
 void Server::hasten() {
   const std::int64_t soon = now();
   for (Pending& entry : pending_) {
-    // Never more often than kFirstLook: during a bulk transfer every batch of frames comes by here.
+    // Not sooner than a first look's time after the last one, and for a costly question not sooner
+    // at all: during a bulk transfer every batch of frames comes by here.
+    if (entry.interval > 2 * kLastLook) continue;
     entry.next_look = std::min(entry.next_look, std::max(soon, entry.next_look - entry.interval + kFirstLook));
     entry.interval = kFirstLook;
   }
@@ -235,13 +237,15 @@ void Server::look_at_barriers() {
     Look look;
     try {
       look = entry.barrier();
+      // A look at thousands of processes takes long: frames must not wait for it most of the time.
+      entry.interval = std::max(entry.interval, 2 * (now() - time));
     } catch (const std::exception& error) {
       refuse(entry.id, "system", error.what());
       pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(i));
       continue;
     }
     if (!look.held && !look.ended && time < entry.deadline) {
-      entry.interval = std::min(entry.interval * 2, kLastLook);
+      entry.interval = entry.interval < kLastLook ? entry.interval * 2 : entry.interval;
       entry.next_look = std::min(now() + entry.interval, entry.deadline);
       ++i;
       continue;
