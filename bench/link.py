@@ -100,7 +100,9 @@ def bare_pair() -> Iterator[tuple[str, str]]:
         subprocess.run([*ip, *veth.split()], check=True)
         for number, name in enumerate(names, 1):
             inside = [*ip, "-n", name]
-            subprocess.run([*inside, "addr", "add", f"192.0.2.{number}/24", "dev", "eth0"], check=True)
+            subprocess.run(
+                [*inside, "addr", "add", f"192.0.2.{number}/24", "dev", "eth0"], check=True
+            )
             subprocess.run([*inside, "link", "set", "eth0", "up"], check=True)
         yield names
     finally:

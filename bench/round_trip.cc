@@ -43,7 +43,8 @@ void ping(const sock::SocketAddress& address, std::size_t count) {
     (void)socket.recv(byte).value();
     times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
   }
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(count / 2), times.end());
+  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(count / 2),
+                   times.end());
   std::cout << times[count / 2] << '\n';
 }
 

@@ -60,7 +60,7 @@ TEST(WriteAll, WritesMoreThanAPipeHoldsUnderSignals) {
     writer.reset();
   });
   std::vector<std::byte> received;
-  std::array<std::byte, 4096> chunk{};
+  std::vector<std::byte> chunk(65536);
   while (true) {
     const auto count = reader.read(chunk);
     if (!count && count.error() == EINTR) continue;

@@ -10,9 +10,12 @@
 #include <sys/resource.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstring>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +45,8 @@ inline std::string flavour_name(Flavour flavour) {
   }
   return "unknown";
 }
+
+inline void PrintTo(Flavour flavour, std::ostream* out) { *out << flavour_name(flavour); }
 
 inline const auto kAllFlavours =
     ::testing::Values(Flavour::kIpv4, Flavour::kIpv6, Flavour::kV4Mapped, Flavour::kUnix);
@@ -155,17 +160,22 @@ class NoDescriptorsLeft {
   rlimit old_{};
 };
 
-// `size` bytes that contain every value and repeat with a period that is no power of two.
+// `size` bytes that contain every value and repeat with a period that is no power of two, so that
+// no buffer's size hides a lost or doubled piece.
 inline std::vector<std::byte> pattern(std::size_t size) {
+  constexpr std::size_t kPeriod = 257;
   std::vector<std::byte> bytes(size);
-  for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i % 257 & 0xff);
+  for (std::size_t i = 0; i < std::min(size, kPeriod); ++i) bytes[i] = static_cast<std::byte>(i);
+  for (std::size_t done = kPeriod; done < size; done *= 2) {
+    std::memcpy(&bytes[done], bytes.data(), std::min(done, size - done));
+  }
   return bytes;
 }
 
 // Everything until the end of the stream.
 inline std::vector<std::byte> receive_to_end(const Socket& socket) {
   std::vector<std::byte> all;
-  std::array<std::byte, 4096> chunk{};
+  std::vector<std::byte> chunk(65536);
   while (true) {
     const std::size_t count = recv_at_least(socket, chunk, 1).value();
     if (count == 0) return all;

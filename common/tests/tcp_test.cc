@@ -12,7 +12,7 @@ using testing::Flavour;
 
 class TcpTest : public testing::FlavourTest {
  protected:
-  // An address where nobody listens: the kernel has just given the port out and taken it back.
+  // An address where nobody listens: the kernel has given the port out and taken it back.
   static SocketAddress refusing_address() {
     const Socket listener = testing::listener_of(GetParam());
     return testing::address_for_client(listener, GetParam());

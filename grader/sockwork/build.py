@@ -10,6 +10,7 @@ hash of everything it was made from, so the same sources are compiled once.
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import functools
 import hashlib
 import os
@@ -44,7 +45,7 @@ _DIAGNOSTICS = ("-fdiagnostics-color=never", "-fmax-errors=20")
 # _DEFAULT_SOURCE: under -std=c17 glibc hides POSIX otherwise (feature_test_macros(7)).
 _COMPILERS = {"c++": ("g++", "-std=c++20"), "c": ("gcc", "-std=c17", "-D_DEFAULT_SOURCE")}
 
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
 # 86: no program of a lab exits with it, so it tells a sanitizer's report from an exit of its own.
 _SANITIZERS = {
@@ -142,7 +143,6 @@ def _laid_out(submission: Submission) -> Path:
     if folder.is_dir():
         os.utime(folder)
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(folder.parent) as scratch:
         new = scratch / "files"
         _write_files(new, submission.files)
@@ -214,22 +214,27 @@ class _Compilers:
                 return _Compiled(program, log.read_text())
         progress(f"compiling {name}")
         _forget_unused(folder.parent)
-        with _scratch() as scratch:
-            _write_files(scratch / "src", files)
-            (scratch / "tmp").mkdir()
-            text, ok = self._run(command, source, scratch, program, log)
+        with _workshop(files, folder.parent) as workshop:
+            text, ok = self._run(command, source, workshop, program, log)
         return _Compiled(program if ok else None, text)
 
     def _run(
-        self, command: tuple[str, ...], source: Source, scratch: Path, program: Path, log: Path
+        self,
+        command: tuple[str, ...],
+        source: Source,
+        workshop: _Workshop,
+        program: Path,
+        log: Path,
     ) -> tuple[str, bool]:
         """Compiles into `program`; what the compiler said is kept beside it."""
-        words, environment, place = _sandboxed(scratch)
-        maps = [f"-ffile-prefix-map={place}=.", f"-ffile-prefix-map={paths.HEADERS}=include"]
-        argv = [*words, *command, *maps, *_DIAGNOSTICS, *_include(), *source.sources]
+        maps = [
+            f"-ffile-prefix-map={workshop.sources}=.",
+            f"-ffile-prefix-map={paths.HEADERS}=include",
+        ]
+        argv = [*workshop.words, *command, *maps, *_DIAGNOSTICS, *_include(), *source.sources]
         try:
             with atomic.whole_file(program, 0o755) as output:
-                text, ok = self._compiler(argv, environment, scratch / "src", output)
+                text, ok = self._compiler(argv, workshop, output)
                 if not ok:
                     raise _Failed(text)
         except _Failed as failure:
@@ -238,26 +243,23 @@ class _Compilers:
         atomic.write(log, text.encode())
         return text, True
 
-    def _compiler(
-        self, argv: list[str], environment: dict[str, str], folder: Path, output: int
-    ) -> tuple[str, bool]:
-        process = self._start(argv, environment, folder, output)
+    def _compiler(self, argv: list[str], workshop: _Workshop, output: int) -> tuple[str, bool]:
+        process = self._start(argv, workshop, output)
         try:
             return _watch(process)
         finally:
             with self._lock:
                 self._running.discard(process)
 
-    def _start(
-        self, argv: list[str], environment: dict[str, str], folder: Path, output: int
-    ) -> subprocess.Popen[bytes]:
+    def _start(self, argv: list[str], workshop: _Workshop, output: int) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped:
                 raise _Failed("stopped")
             process = subprocess.Popen(
                 argv,
-                cwd=folder,
-                env=environment,
+                cwd=workshop.folder,
+                env={**ENVIRONMENT, "TMPDIR": workshop.temporary},
+                pass_fds=workshop.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.PIPE,
@@ -302,16 +304,49 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _sandboxed(scratch: Path) -> tuple[list[str], dict[str, str], str]:
-    """The words before the compiler's own, its environment, and where it finds the sources."""
-    shell = ["sh", "-c", _SCRIPT, "sh"]
+@dataclass(frozen=True)
+class _Workshop:
+    """Where one compiler works: the words before its own, and where it finds what it needs."""
+
+    words: tuple[str, ...]
+    sources: str
+    temporary: str
+    folder: Path
+    descriptors: tuple[int, ...] = ()
+
+
+@contextmanager
+def _workshop(files: Mapping[str, bytes], cache: Path) -> Iterator[_Workshop]:
+    """A sandbox with the files in it; a folder of the cache where there can be no sandbox."""
+    shell = ("sh", "-c", _SCRIPT, "sh")
     if not bubblewrap_works():
-        return shell, {**ENVIRONMENT, "TMPDIR": str(scratch / "tmp")}, str(scratch / "src")
-    argv = [*_bubblewrap(), "--size", str(512 << 20), "--tmpfs", "/tmp"]
-    argv += ["--ro-bind", str(scratch / "src"), "/src", "--chdir", "/src"]
-    for folder in _include()[1:]:
-        argv += ["--ro-bind", folder, folder]
-    return [*argv, *shell], {**ENVIRONMENT, "TMPDIR": "/tmp"}, "/src"
+        with _scratch(cache) as scratch:
+            _write_files(scratch / "src", files)
+            (scratch / "tmp").mkdir()
+            sources = scratch / "src"
+            yield _Workshop(shell, str(sources), str(scratch / "tmp"), sources)
+        return
+    # The files go in through memory: a run that is killed leaves nothing of them behind.
+    descriptors = [_memory_file(content) for content in files.values()]
+    try:
+        argv = [*_bubblewrap(), "--size", str(512 << 20), "--tmpfs", "/tmp", "--dir", "/src"]
+        for name, descriptor in zip(files, descriptors):
+            argv += ["--ro-bind-data", str(descriptor), f"/src/{name}"]
+        for folder in _include()[1:]:
+            argv += ["--ro-bind", folder, folder]
+        words = (*argv, "--chdir", "/src", *shell)
+        yield _Workshop(words, "/src", "/tmp", Path("/"), tuple(descriptors))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _memory_file(content: bytes) -> int:
+    descriptor = os.memfd_create("source")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _include() -> tuple[str, ...]:
@@ -373,16 +408,42 @@ def _headers() -> bytes:
 def _forget_unused(cache: Path) -> None:
     with suppress(OSError):
         for entry in list(os.scandir(cache)):
-            if time.time() - entry.stat().st_mtime > UNUSED_SECONDS:
+            if time.time() - entry.stat().st_mtime > UNUSED_SECONDS or _is_abandoned(entry):
                 shutil.rmtree(entry.path, ignore_errors=True)
                 with suppress(OSError):
                     os.unlink(entry.path)
 
 
+_SCRATCH = "scratch-"
+_YOUNG_SECONDS = 60.0  # a folder's maker gets this long to lock it
+
+
 @contextmanager
-def _scratch(place: Path | None = None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="sockwork-", dir=place) as folder:
-        yield Path(folder)
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards; one that a kill leaves is forgotten by the next build."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache) as folder:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a scratch folder whose maker is gone, and its lock with it."""
+    young = time.time() - entry.stat().st_mtime < _YOUNG_SECONDS
+    if not entry.name.startswith(_SCRATCH) or young:
+        return False
+    descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -9,7 +9,7 @@ import pickle
 import resource
 import signal
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
@@ -32,8 +32,11 @@ def run(
     tier: str = "auto",
     keep: bool = False,
     deadline_scale: float = 1.0,
-) -> Iterator[Outcome]:
-    """Performs the checks and yields each outcome as it is known. `jobs` 0: one per processor."""
+) -> Generator[Outcome, None, None]:
+    """Performs the checks and yields each outcome as it is known. `jobs` 0: one per processor.
+
+    Closing the generator ends what it has started.
+    """
     conditions = Conditions(lab, launches, seed, frozenset(without), tier, keep, deadline_scale)
     schedule = Schedule(checks)
     workers = _Workers(checks, conditions, jobs or os.cpu_count() or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
@@ -9,7 +10,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeGuard
 
 from sockwork.harness.declare import check_of
 from sockwork.model import Check, Lab, Program
@@ -111,7 +113,23 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 def _checks_of(folder: Path, file: Path) -> list[Check]:
     """The checks of one file, in the order in which they stand there."""
-    name = f"sockwork_checks.{folder.name}.{file.stem}"
+    module = _imported(f"sockwork_checks.{folder.name}.{file.stem}", file)
+    names = [node.name for node in ast.parse(file.read_text()).body if _is_test(node)]
+    for name in names:
+        if names.count(name) > 1:
+            raise LabError(f"{file}: {name} stands there twice")
+    checks = [(name, check_of(getattr(module, name))) for name in names]
+    for name, check in checks:
+        if check is None:
+            raise LabError(f"{file}: {name} has no @check")
+    return [check for _, check in checks if check]
+
+
+def _is_test(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
+    return isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+
+
+def _imported(name: str, file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise LabError(f"{file}: cannot be imported")
@@ -121,14 +139,7 @@ def _checks_of(folder: Path, file: Path) -> list[Check]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise LabError(f"{file}: {type(error).__name__}: {error}") from error
-    checks = []
-    for function, value in vars(module).items():
-        check = check_of(value)
-        if check is not None:
-            checks.append(check)
-        elif function.startswith("test_"):
-            raise LabError(f"{file}: {function} has no @check")
-    return checks
+    return module
 
 
 # --- consistency -------------------------------------------------------------------------------

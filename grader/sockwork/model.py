@@ -66,17 +66,15 @@ class Launch:
     """How to start one built program inside the sandbox.
 
     `directory` is bound read-only to /work and is the current directory; argv is relative to the
-    sandbox. With `shell` the
-    command sees the contract's arguments also as variables ($HOST, $PORT) named after the program's declared arguments.
+    sandbox. With `shell` the command sees the contract's arguments also as variables ($HOST, $PORT)
+    named after the program's declared arguments.
     """
 
     argv: tuple[str, ...]
     directory: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     shell: bool = False
-    optimised: Launch | None = (
-        None  # the same program built for load checks; None: the same one serves
-    )
+    optimised: Launch | None = None  # the same program, built for load checks, if there is one
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Step:
 class Failure:
     """What a failed check tells: observed against expected, and the evidence for it."""
 
-    reason: str  # a stable word: "wrong-bytes", "not-listening", "signal", "sanitizer", "reset", "leak", "spin", ...
+    reason: str  # a stable word: "wrong-bytes", "not-listening", "signal", "reset", "leak", ...
     observed: str  # one sentence
     expected: str  # one sentence
     evidence: tuple[str, ...] = ()  # lines: byte diff, table, packets; at most 10 are shown

@@ -15,7 +15,7 @@ import pytest
 from sockwork.engine import allow_descriptors, blocking
 from sockwork.judge import Conditions, Judge
 from sockwork.labs import LabError, load_lab
-from sockwork.model import Check, Lab, Launch, Outcome
+from sockwork.model import Check, Failure, Lab, Launch, Outcome
 
 _LINES = 10  # of evidence
 
@@ -66,7 +66,8 @@ _COURTS = pytest.StashKey[dict[Path, _Court]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_COURTS] = {}
+    courts: dict[Path, _Court] = {}
+    config.stash[_COURTS] = courts
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -118,39 +119,25 @@ class _CheckItem(pytest.Item):
         if self._outcome.status == "skip":
             pytest.skip(self._outcome.reason)
         if self._outcome.status == "error":
-            raise _NotPassed(self._outcome)
+            pytest.fail(f"no verdict: {self._outcome.reason}", pytrace=False)
 
     def runtest(self) -> None:
         assert self._outcome
-        if self._outcome.status == "fail":
-            raise _NotPassed(self._outcome)
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        if isinstance(excinfo.value, _NotPassed):
-            return _text(excinfo.value.outcome)
-        return super().repr_failure(excinfo, style)
+        if self._outcome.failure:
+            pytest.fail(_text(self._check, self._outcome, self._outcome.failure), pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, self._check.function.__code__.co_firstlineno - 1, self.name
 
 
-class _NotPassed(Exception):
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.reason)
-        self.outcome = outcome
-
-
-def _text(outcome: Outcome) -> str:
-    failure = outcome.failure
-    if failure is None:
-        return f"ERROR, no verdict: {outcome.reason}"
+def _text(check: Check, outcome: Outcome, failure: Failure) -> str:
     return "\n".join(
         [
-            f"{outcome.check.title}  [{failure.reason}]",
+            f"{check.title}  [{failure.reason}]",
             f"  observed: {failure.observed}",
             f"  expected: {failure.expected}",
             *(f"    {line}" for line in failure.evidence[:_LINES]),
-            "  why: " + " ".join(outcome.check.why.split()),
+            "  why: " + " ".join(check.why.split()),
             "  steps:",
             *(f"    {step.time / 1e6:9.1f} ms  {step.text}" for step in outcome.steps),
         ]

@@ -322,6 +322,8 @@ class Testbed:
     def run(self, fields: Fields, descriptors: Sequence[int] = ()) -> Started:
         reply = self.call("run", fields, descriptors)
         stdin = reply.take_descriptor() if fields.get("stdin") == "pipe" else None
+        if stdin is not None:
+            os.set_blocking(stdin, False)
         return Started(reply.fields["run"], reply.fields["pid"], stdin)
 
     def status(self, run: int) -> Status:

@@ -23,7 +23,9 @@ Protocol parse_protocol(const json& request) {
   throw Refusal("usage", "no socket table of transport " + name);
 }
 
-bool has_ended(const Run& run) { return run.phase() == Phase::kEnded || run.phase() == Phase::kFailed; }
+bool has_ended(const Run& run) {
+  return run.phase() == Phase::kEnded || run.phase() == Phase::kFailed;
+}
 
 json blocked_threads(const std::vector<Process>& processes) {
   json blocked = json::array();
@@ -203,7 +205,8 @@ class Quiescence {
       for (const Thread& thread : process.threads) {
         picture.threads.emplace_back(thread.tid, thread.state, thread.switches, thread.cpu_ns);
         if (thread.state == 'R' || thread.state == 'D') moving = "a thread runs";
-        if (untimed_ && thread.timed) moving = "a thread sleeps in " + thread.call + " with a time-out";
+        if (untimed_ && thread.timed)
+          moving = "a thread sleeps in " + thread.call + " with a time-out";
       }
     }
     std::sort(picture.threads.begin(), picture.threads.end());
@@ -217,17 +220,21 @@ class Quiescence {
     return {picture, moving};
   }
 
-  static void add_row(const std::string& host, const Row& row, Stillness& picture, std::string& moving) {
+  static void add_row(const std::string& host, const Row& row, Stillness& picture,
+                      std::string& moving) {
     constexpr std::uint8_t kRetransmit = 1;
     if (row.timer == kRetransmit) moving = "a retransmit timer runs";
-    picture.rows.push_back(host + " " + row.local.address + " " + std::to_string(row.local.port) + " " +
-                           row.remote.address + " " + std::to_string(row.remote.port) + " " + row.state +
-                           " " + std::to_string(row.rqueue) + " " + std::to_string(row.wqueue));
+    picture.rows.push_back(host + " " + row.local.address + " " + std::to_string(row.local.port) +
+                           " " + row.remote.address + " " + std::to_string(row.remote.port) + " " +
+                           row.state + " " + std::to_string(row.rqueue) + " " +
+                           std::to_string(row.wqueue));
   }
 
   void add_rows(const std::string& host, Stillness& picture, std::string& moving) {
-    for (const Row& row : facts_.table(host).rows(Protocol::kTcp)) add_row(host, row, picture, moving);
-    for (const Row& row : facts_.table(host).rows(Protocol::kUdp)) add_row(host, row, picture, moving);
+    for (const Row& row : facts_.table(host).rows(Protocol::kTcp))
+      add_row(host, row, picture, moving);
+    for (const Row& row : facts_.table(host).rows(Protocol::kUdp))
+      add_row(host, row, picture, moving);
     std::sort(picture.rows.begin(), picture.rows.end());
   }
 
@@ -277,14 +284,17 @@ Barrier output(const json& request, Facts& facts) {
     Look look;
     Run& run = facts.run(number);
     const Output& stream = errors ? run.err() : run.out();
-    const auto newlines = static_cast<std::uint64_t>(
-        std::count(stream.kept().begin(), stream.kept().end(), '\n'));
+    const auto newlines =
+        static_cast<std::uint64_t>(std::count(stream.kept().begin(), stream.kept().end(), '\n'));
     look.held = stream.closed();
     if (!bytes.is_null()) look.held = stream.total() >= bytes.get<std::uint64_t>();
     if (!lines.is_null()) look.held = newlines >= lines.get<std::uint64_t>();
-    if (!text.is_null()) look.held = stream.kept().find(text.get<std::string>()) != std::string::npos;
+    if (!text.is_null())
+      look.held = stream.kept().find(text.get<std::string>()) != std::string::npos;
     look.ended = stream.closed();
-    look.seen = {{"total", stream.total()}, {"lines", newlines}, {"closed", stream.closed()},
+    look.seen = {{"total", stream.total()},
+                 {"lines", newlines},
+                 {"closed", stream.closed()},
                  {"status", run.status()}};
     return look;
   };
@@ -306,8 +316,8 @@ Barrier frames(const json& request, Facts& facts) {
 }
 
 struct Sum {
-  std::uint64_t fds = 0, sockets = 0, threads = 0, processes = 0, zombies = 0, vm_size = 0, vm_rss = 0,
-                cpu_ns = 0;
+  std::uint64_t fds = 0, sockets = 0, threads = 0, processes = 0, zombies = 0, vm_size = 0,
+                vm_rss = 0, cpu_ns = 0;
 };
 
 Sum sum_of(const std::vector<Process>& processes) {
@@ -355,9 +365,10 @@ Barrier process(const json& request, Facts& facts) {
 
 using Maker = Barrier (*)(const json&, Facts&);
 const std::map<std::string, Maker> kMakers = {
-    {"listening", listening}, {"exited", exited},       {"consumed", consumed}, {"delivered", delivered},
-    {"state", state},         {"row-count", row_count}, {"blocked", blocked},   {"quiescent", quiescent},
-    {"output", output},       {"frames", frames},       {"process", process}};
+    {"listening", listening}, {"exited", exited},       {"consumed", consumed},
+    {"delivered", delivered}, {"state", state},         {"row-count", row_count},
+    {"blocked", blocked},     {"quiescent", quiescent}, {"output", output},
+    {"frames", frames},       {"process", process}};
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// barrier.h - questions to the kernel that are asked again until they hold (PROTOCOL.md, "Barriers").
+// barrier.h - questions to the kernel that are asked again until they hold (PROTOCOL.md,
+// "Barriers").
 //
 // A Barrier is asked with look(); it says whether it holds and what it saw. It never waits by
 // itself: the server decides when to look again and when the deadline has passed.

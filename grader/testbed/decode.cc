@@ -27,7 +27,9 @@ constexpr FlagName kFlags[] = {{flag::kSyn, "SYN"}, {flag::kFin, "FIN"}, {flag::
                                {flag::kPsh, "PSH"}, {flag::kAck, "ACK"}, {flag::kUrg, "URG"},
                                {flag::kEce, "ECE"}, {flag::kCwr, "CWR"}, {flag::kAe, "AE"}};
 
-std::uint8_t byte_at(Bytes bytes, std::size_t at) { return std::to_integer<std::uint8_t>(bytes[at]); }
+std::uint8_t byte_at(Bytes bytes, std::size_t at) {
+  return std::to_integer<std::uint8_t>(bytes[at]);
+}
 std::uint16_t word_at(Bytes bytes, std::size_t at) { return sock::load_be16(bytes.subspan(at, 2)); }
 std::uint32_t long_at(Bytes bytes, std::size_t at) { return sock::load_be32(bytes.subspan(at, 4)); }
 
@@ -63,7 +65,8 @@ void decode_tcp_option(Packet& packet, std::uint8_t kind, Bytes body) {
       packet.options.sack.emplace_back(long_at(body, at), long_at(body, at + 4));
     }
   }
-  if (kind == 8 && body.size() == 8) packet.options.timestamps = {long_at(body, 0), long_at(body, 4)};
+  if (kind == 8 && body.size() == 8)
+    packet.options.timestamps = {long_at(body, 0), long_at(body, 4)};
 }
 
 void decode_tcp_options(Packet& packet, Bytes options) {
@@ -140,7 +143,9 @@ void decode_transport(Packet& packet, std::uint8_t protocol, Bytes source, Bytes
                       Bytes segment) {
   bool checked = true;
   switch (protocol) {
-    case IPPROTO_TCP: decode_tcp(packet, segment); break;
+    case IPPROTO_TCP:
+      decode_tcp(packet, segment);
+      break;
     case IPPROTO_UDP:
       decode_udp(packet, segment);
       // RFC 768: zero means that the sender computed none.
@@ -151,8 +156,12 @@ void decode_transport(Packet& packet, std::uint8_t protocol, Bytes source, Bytes
       packet.checksum =
           checksum_finish(checksum_add(segment, 0)) == 0 ? Checksum::kOk : Checksum::kBad;
       return;
-    case IPPROTO_ICMPV6: decode_icmp(packet, Transport::kIcmp6, segment); break;
-    default: packet.length = segment.size(); return;
+    case IPPROTO_ICMPV6:
+      decode_icmp(packet, Transport::kIcmp6, segment);
+      break;
+    default:
+      packet.length = segment.size();
+      return;
   }
   if (!checked || !packet.problem.empty()) return;
   packet.checksum = transport_checksum_ok(source, destination, protocol, segment) ? Checksum::kOk
@@ -238,12 +247,18 @@ std::string end_text(const Packet& packet, const std::string& address, std::uint
 
 const char* transport_name(Transport transport) {
   switch (transport) {
-    case Transport::kTcp: return "tcp";
-    case Transport::kUdp: return "udp";
-    case Transport::kIcmp: return "icmp";
-    case Transport::kIcmp6: return "icmp6";
-    case Transport::kArp: return "arp";
-    case Transport::kOther: break;
+    case Transport::kTcp:
+      return "tcp";
+    case Transport::kUdp:
+      return "udp";
+    case Transport::kIcmp:
+      return "icmp";
+    case Transport::kIcmp6:
+      return "icmp6";
+    case Transport::kArp:
+      return "arp";
+    case Transport::kOther:
+      break;
   }
   return "other";
 }
@@ -295,10 +310,17 @@ Packet decode(Bytes frame) {
   packet.payload_offset = header;
   const Bytes body = frame.subspan(header);
   switch (packet.ether_type) {
-    case kEtherIpv4: decode_ipv4(packet, body); break;
-    case kEtherIpv6: decode_ipv6(packet, body); break;
-    case kEtherArp: decode_arp(packet, body); break;
-    default: packet.length = body.size();
+    case kEtherIpv4:
+      decode_ipv4(packet, body);
+      break;
+    case kEtherIpv6:
+      decode_ipv6(packet, body);
+      break;
+    case kEtherArp:
+      decode_arp(packet, body);
+      break;
+    default:
+      packet.length = body.size();
   }
   return packet;
 }
@@ -340,7 +362,8 @@ std::string summary(const Packet& packet, const Conversations::Relative& relativ
     text += " win=" + std::to_string(packet.window);
   }
   if (packet.transport == Transport::kIcmp || packet.transport == Transport::kIcmp6) {
-    text += " type=" + std::to_string(packet.icmp_type) + " code=" + std::to_string(packet.icmp_code);
+    text +=
+        " type=" + std::to_string(packet.icmp_type) + " code=" + std::to_string(packet.icmp_code);
   }
   text += " len=" + std::to_string(packet.length);
   if (!packet.problem.empty()) text += " (" + packet.problem + ")";

@@ -51,7 +51,7 @@ struct Packet {
   std::uint32_t seq = 0, ack = 0;  // as on the wire
   std::uint16_t window = 0;        // as on the wire, not scaled
   TcpOptions options;
-  std::uint8_t ttl = 0;                          // or hop limit
+  std::uint8_t ttl = 0;  // or hop limit
   std::uint8_t icmp_type = 0, icmp_code = 0;
   std::uint16_t ether_type = 0;
   std::uint16_t arp_operation = 0;

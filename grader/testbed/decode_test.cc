@@ -22,11 +22,11 @@ std::vector<std::byte> bytes_of(std::initializer_list<int> values) {
 
 // SYN of 192.0.2.2:40000 to 192.0.2.1:7000 with MSS 1460, captured by tcpdump between two hosts.
 std::vector<std::byte> syn_frame() {
-  return bytes_of({0x02, 0,    0,    0,    0,    0x01, 0x02, 0,    0,    0,    0,    0x02, 0x08, 0x00,
-                   0x45, 0x00, 0x00, 0x2c, 0x00, 0x00, 0x40, 0x00, 0x40, 0x06, 0xb6, 0xcb, 192,  0,
-                   2,    2,    192,  0,    2,    1,    0x9c, 0x40, 0x1b, 0x58, 0x11, 0x22, 0x33, 0x44,
-                   0,    0,    0,    0,    0x60, 0x02, 0xfa, 0xf0, 0,    0,    0,    0,    0x02, 0x04,
-                   0x05, 0xb4});
+  return bytes_of({0x02, 0,    0,    0,    0,    0x01, 0x02, 0,    0,    0,    0,    0x02,
+                   0x08, 0x00, 0x45, 0x00, 0x00, 0x2c, 0x00, 0x00, 0x40, 0x00, 0x40, 0x06,
+                   0xb6, 0xcb, 192,  0,    2,    2,    192,  0,    2,    1,    0x9c, 0x40,
+                   0x1b, 0x58, 0x11, 0x22, 0x33, 0x44, 0,    0,    0,    0,    0x60, 0x02,
+                   0xfa, 0xf0, 0,    0,    0,    0,    0x02, 0x04, 0x05, 0xb4});
 }
 
 TEST(Decode, ReadsTheFieldsOfASyn) {
@@ -51,8 +51,8 @@ TEST(Decode, NamesAWrongChecksum) {
 }
 
 TEST(Decode, ForgedFramesAreWhole) {
-  for (const auto& [source, destination] : {std::pair{"192.0.2.1", "192.0.2.2"},
-                                            std::pair{"2001:db8::1", "2001:db8::2"}}) {
+  for (const auto& [source, destination] :
+       {std::pair{"192.0.2.1", "192.0.2.2"}, std::pair{"2001:db8::1", "2001:db8::2"}}) {
     const std::vector<std::byte> reset =
         forge_reset({1, 2}, {source, 7000}, {destination, 40000}, 0x01020304);
     const Packet packet = decode(reset);

@@ -62,7 +62,8 @@ void drop_privileges(long uid) {
     ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   }
   const auto id = static_cast<uid_t>(uid);
-  if (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 || ::setresuid(id, id, id) != 0) {
+  if (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 ||
+      ::setresuid(id, id, id) != 0) {
     tell('X', errno);
     ::_exit(127);
   }
@@ -101,7 +102,8 @@ void reset_signals() {
 int reap(pid_t program, int exec_pipe, int signals) {
   bool executed = false;
   while (true) {
-    pollfd waits[] = {{signals, POLLIN, 0}, {g_channel, 0, 0}, {executed ? -1 : exec_pipe, POLLIN, 0}};
+    pollfd waits[] = {
+        {signals, POLLIN, 0}, {g_channel, 0, 0}, {executed ? -1 : exec_pipe, POLLIN, 0}};
     if (::poll(waits, 3, -1) < 0 && errno != EINTR) return 1;
     if ((waits[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
     if (!executed && waits[2].revents != 0) {

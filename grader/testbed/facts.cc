@@ -21,7 +21,8 @@ json to_json(const TcpOptions& options) {
   if (options.mss) object["mss"] = *options.mss;
   if (options.window_scale) object["window_scale"] = *options.window_scale;
   if (options.sack_permitted) object["sack_permitted"] = true;
-  if (options.timestamps) object["timestamps"] = {options.timestamps->first, options.timestamps->second};
+  if (options.timestamps)
+    object["timestamps"] = {options.timestamps->first, options.timestamps->second};
   for (const auto& [left, right] : options.sack) object["sack"].push_back({left, right});
   return object;
 }
@@ -61,11 +62,11 @@ json to_json(const Process& process) {
                        {"timed", thread.timed},
                        {"switches", thread.switches}});
   }
-  return {{"pid", process.pid},          {"parent", process.parent},
-          {"command", process.command},  {"state", std::string(1, process.state)},
-          {"threads", threads},          {"fds", process.fds},
-          {"sockets", process.sockets},  {"vm_size", process.vm_size},
-          {"vm_rss", process.vm_rss},    {"cpu_ns", process.cpu_ns}};
+  return {{"pid", process.pid},         {"parent", process.parent},
+          {"command", process.command}, {"state", std::string(1, process.state)},
+          {"threads", threads},         {"fds", process.fds},
+          {"sockets", process.sockets}, {"vm_size", process.vm_size},
+          {"vm_rss", process.vm_rss},   {"cpu_ns", process.cpu_ns}};
 }
 
 json to_json(const Packet& packet, const Passage& passage, std::size_t number,
@@ -103,8 +104,8 @@ json to_json(const Packet& packet, const Passage& passage, std::size_t number,
 }
 
 End parse_end(const json& value) {
-  if (!value.is_array() || value.size() != 2 || !value[0].is_string() || !value[1].is_number_unsigned() ||
-      value[1].get<std::uint64_t>() > 65535) {
+  if (!value.is_array() || value.size() != 2 || !value[0].is_string() ||
+      !value[1].is_number_unsigned() || value[1].get<std::uint64_t>() > 65535) {
     throw Refusal("usage", "an address is a pair [ADDRESS, PORT]");
   }
   return {value[0].get<std::string>(), value[1].get<std::uint16_t>()};

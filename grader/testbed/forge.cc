@@ -48,7 +48,8 @@ Bytes wrap(const Route& route, const std::string& source, const std::string& des
   const Bytes from = address_bytes(family, source), to = address_bytes(family, destination);
   std::uint32_t sum = 0;
   if (protocol != IPPROTO_ICMP) {  // ICMPv4 alone has no pseudo header
-    sum = checksum_add(to, checksum_add(from, 0)) + protocol + static_cast<std::uint32_t>(segment.size());
+    sum = checksum_add(to, checksum_add(from, 0)) + protocol +
+          static_cast<std::uint32_t>(segment.size());
   }
   store16(segment, checksum_at, checksum_finish(checksum_add(segment, sum)));
 
@@ -83,7 +84,8 @@ Bytes wrap(const Route& route, const std::string& source, const std::string& des
 
 }  // namespace
 
-Bytes forge_reset(const Route& route, const End& source, const End& destination, std::uint32_t seq) {
+Bytes forge_reset(const Route& route, const End& source, const End& destination,
+                  std::uint32_t seq) {
   Bytes segment;
   put16(segment, source.port);
   put16(segment, destination.port);
@@ -112,8 +114,8 @@ Bytes forge_unreachable(const Route& route, const std::string& source, std::uint
   const auto begin = offending.begin() + kEthernet;
   message.insert(message.end(), begin, begin + static_cast<std::ptrdiff_t>(quoted));
   const int protocol = v4 ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6};
-  return wrap(route, source, packet.source, static_cast<std::uint8_t>(protocol),
-              std::move(message), 2);
+  return wrap(route, source, packet.source, static_cast<std::uint8_t>(protocol), std::move(message),
+              2);
 }
 
 }  // namespace testbed

@@ -37,7 +37,8 @@ void write_file(const std::string& path, std::string_view text) {
 
 sock::Fd current_netns() {
   return sock::Fd(
-      sock::check(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), "open(/proc/self/ns/net)").value());
+      sock::check(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), "open(/proc/self/ns/net)")
+          .value());
 }
 
 sock::Fd new_netns() {
@@ -85,7 +86,8 @@ void set_offloads_off(const char* interface) {
   const sock::Fd socket(
       sock::check(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket").value());
   // Without this a veth carries unfilled checksums and 64 KiB "segments" that no wire ever saw.
-  for (const std::uint32_t command : {std::uint32_t{ETHTOOL_SGSO}, std::uint32_t{ETHTOOL_STSO}, std::uint32_t{ETHTOOL_STXCSUM}}) {
+  for (const std::uint32_t command :
+       {std::uint32_t{ETHTOOL_SGSO}, std::uint32_t{ETHTOOL_STSO}, std::uint32_t{ETHTOOL_STXCSUM}}) {
     ethtool_value value{command, 0};
     ifreq request{};
     std::snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", interface);
@@ -156,9 +158,12 @@ Tier parse_tier(const std::string& text) {
 
 const char* tier_name(Tier tier) {
   switch (tier) {
-    case Tier::kLoopback: return "T0";
-    case Tier::kUser: return "T1";
-    case Tier::kRoot: return "T2";
+    case Tier::kLoopback:
+      return "T0";
+    case Tier::kUser:
+      return "T1";
+    case Tier::kRoot:
+      return "T2";
   }
   return "";
 }
@@ -298,12 +303,13 @@ std::uint64_t Network::kernel_drops() {
     ifinfomsg info{};
     Request request(RTM_GETLINK, NLM_F_DUMP, info);
     (void)routes.query(request, [&](const nlmsghdr& message) {
-      for_each_attribute(message, sizeof(ifinfomsg), [&](std::uint16_t type, std::span<const std::byte> data) {
-        rtnl_link_stats64 stats{};
-        if (type != IFLA_STATS64) return;
-        std::memcpy(&stats, data.data(), std::min(data.size(), sizeof(stats)));
-        drops += stats.rx_dropped + stats.tx_dropped;
-      });
+      for_each_attribute(message, sizeof(ifinfomsg),
+                         [&](std::uint16_t type, std::span<const std::byte> data) {
+                           rtnl_link_stats64 stats{};
+                           if (type != IFLA_STATS64) return;
+                           std::memcpy(&stats, data.data(), std::min(data.size(), sizeof(stats)));
+                           drops += stats.rx_dropped + stats.tx_dropped;
+                         });
     });
   };
   count();

@@ -5,7 +5,8 @@
 // (DESIGN.md, "Tiers"), so that a run meets the same stack on every machine. Without namespaces
 // (tier T0) all hosts are the machine's own loopback and there is no link.
 //
-// Not thread-safe: it moves the calling thread into the link's namespace, and into a host's and back.
+// Not thread-safe: it moves the calling thread into the link's namespace, and into a host's and
+// back.
 
 #pragma once
 
@@ -26,10 +27,10 @@ const char* tier_name(Tier tier);
 
 struct Host {
   std::string name;
-  std::string inet;   // "192.0.2.1"
-  std::string inet6;  // "2001:db8::1"
-  std::string mac;    // "02:00:00:00:00:01"
-  sock::Fd ns;        // the network namespace; empty in T0
+  std::string inet;    // "192.0.2.1"
+  std::string inet6;   // "2001:db8::1"
+  std::string mac;     // "02:00:00:00:00:01"
+  sock::Fd ns;         // the network namespace; empty in T0
   int link_index = 0;  // interface index of the veth end in the link's namespace
 };
 

@@ -58,14 +58,22 @@ bool is_moving(std::span<const std::byte> frame) {
 
 const char* fate_name(Fate fate) {
   switch (fate) {
-    case Fate::kForwarded: return "forwarded";
-    case Fate::kDropped: return "dropped";
-    case Fate::kHeld: return "held";
-    case Fate::kReleased: return "released";
-    case Fate::kDuplicated: return "duplicated";
-    case Fate::kCorrupted: return "corrupted";
-    case Fate::kInjected: return "injected";
-    case Fate::kLost: return "lost";
+    case Fate::kForwarded:
+      return "forwarded";
+    case Fate::kDropped:
+      return "dropped";
+    case Fate::kHeld:
+      return "held";
+    case Fate::kReleased:
+      return "released";
+    case Fate::kDuplicated:
+      return "duplicated";
+    case Fate::kCorrupted:
+      return "corrupted";
+    case Fate::kInjected:
+      return "injected";
+    case Fate::kLost:
+      return "lost";
   }
   return "";
 }
@@ -220,7 +228,8 @@ int Link::destination(std::span<const std::byte> frame) const {
                                                 std::byte{0}, std::byte{0}};
   const auto number = std::to_integer<std::size_t>(frame[5]);
   const bool own = std::equal(kPrefix.begin(), kPrefix.end(), frame.begin());
-  return own && number >= 1 && number <= network_.hosts().size() ? static_cast<int>(number) - 1 : -1;
+  return own && number >= 1 && number <= network_.hosts().size() ? static_cast<int>(number) - 1
+                                                                 : -1;
 }
 
 std::string Link::host_name(int index) const {
@@ -255,7 +264,8 @@ void Link::flush() {
       header.msg_iov = &batch->vectors[i];
       header.msg_iovlen = 1;
     }
-    const int sent = ::sendmmsg(ring_.descriptor(), batch->messages.data(), static_cast<unsigned>(count), 0);
+    const int sent =
+        ::sendmmsg(ring_.descriptor(), batch->messages.data(), static_cast<unsigned>(count), 0);
     if (sent > 0) {
       done += static_cast<std::size_t>(sent);
       counts_.forwarded += static_cast<std::uint64_t>(sent);

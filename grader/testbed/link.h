@@ -1,8 +1,8 @@
 // link.h - the wire between the hosts: forwards, captures and, where a rule says so, interferes.
 //
 // One packet(7) socket in the link's own namespace receives the frames of all hosts in the order
-// in which the kernel saw them; each goes out on the interface of the host it is addressed to (or of
-// all others, for broadcast and multicast). Every frame is captured as its host sent it. A frame
+// in which the kernel saw them; each goes out on the interface of the host it is addressed to (or
+// of all others, for broadcast and multicast). Every frame is captured as its host sent it. A frame
 // that could neither be forwarded nor captured is counted as lost, and a loss voids the run.
 // Not thread-safe; the owner calls receive() when descriptor() is readable and tick() when due.
 
@@ -27,7 +27,16 @@
 
 namespace testbed {
 
-enum class Fate { kForwarded, kDropped, kHeld, kReleased, kDuplicated, kCorrupted, kInjected, kLost };
+enum class Fate {
+  kForwarded,
+  kDropped,
+  kHeld,
+  kReleased,
+  kDuplicated,
+  kCorrupted,
+  kInjected,
+  kLost
+};
 const char* fate_name(Fate fate);
 
 // What the link remembers of one captured frame besides its bytes.

@@ -14,9 +14,11 @@
 #include "server.h"
 
 int main(int argc, char** argv) {
-  CLI::App app{"Sockwork's testbed: hosts, the link between them, the program under test (PROTOCOL.md)"};
+  CLI::App app{
+      "Sockwork's testbed: hosts, the link between them, the program under test (PROTOCOL.md)"};
   app.require_subcommand(1);
-  CLI::App* serve = app.add_subcommand("serve", "serve one testbed over an inherited SEQPACKET socket");
+  CLI::App* serve =
+      app.add_subcommand("serve", "serve one testbed over an inherited SEQPACKET socket");
   int control_fd = -1;
   std::string tier = "auto";
   serve->add_option("--control-fd", control_fd, "the descriptor of the socket")->required();
@@ -29,7 +31,8 @@ int main(int argc, char** argv) {
       return 0;
     }
     ::fcntl(control_fd, F_SETFD, FD_CLOEXEC);
-    return testbed::serve(control_fd, tier == "auto" ? testbed::best_tier() : testbed::parse_tier(tier));
+    return testbed::serve(control_fd,
+                          tier == "auto" ? testbed::best_tier() : testbed::parse_tier(tier));
   } catch (const std::exception& error) {
     std::cerr << "sockwork-testbed: " << error.what() << '\n';
     return 1;

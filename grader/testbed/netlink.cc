@@ -53,22 +53,26 @@ std::span<const std::byte> Request::finish(std::uint32_t sequence) {
   return bytes_;
 }
 
-void for_each_attribute(const nlmsghdr& header, std::size_t body_size,
-                        const std::function<void(std::uint16_t, std::span<const std::byte>)>& each) {
-  const std::span<const std::byte> message(reinterpret_cast<const std::byte*>(&header), header.nlmsg_len);
+void for_each_attribute(
+    const nlmsghdr& header, std::size_t body_size,
+    const std::function<void(std::uint16_t, std::span<const std::byte>)>& each) {
+  const std::span<const std::byte> message(reinterpret_cast<const std::byte*>(&header),
+                                           header.nlmsg_len);
   std::size_t at = kHeader + aligned(body_size);
   while (at + kAttributeHeader <= message.size()) {
     nlattr attribute{};
     std::memcpy(&attribute, message.data() + at, sizeof(attribute));
     if (attribute.nla_len < kAttributeHeader || at + attribute.nla_len > message.size()) return;
-    each(attribute.nla_type, message.subspan(at + kAttributeHeader, attribute.nla_len - kAttributeHeader));
+    each(attribute.nla_type,
+         message.subspan(at + kAttributeHeader, attribute.nla_len - kAttributeHeader));
     at += aligned(attribute.nla_len);
   }
 }
 
 Netlink::Netlink(int protocol)
-    : socket_(sock::check(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol), "socket(AF_NETLINK)")
-                  .value()) {}
+    : socket_(
+          sock::check(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol), "socket(AF_NETLINK)")
+              .value()) {}
 
 void Netlink::call(Request& request, const char* what) {
   const int error = query(request, [](const nlmsghdr&) {});
@@ -77,11 +81,13 @@ void Netlink::call(Request& request, const char* what) {
 
 int Netlink::query(Request& request, const std::function<void(const nlmsghdr&)>& each) {
   const std::span<const std::byte> message = request.finish(++sequence_);
-  (void)sock::check(::send(socket_.get(), message.data(), message.size(), 0), "send(netlink)").value();
+  (void)sock::check(::send(socket_.get(), message.data(), message.size(), 0), "send(netlink)")
+      .value();
   alignas(nlmsghdr) static thread_local std::array<char, 65536> buffer;
   while (true) {
     const ssize_t size =
-        sock::check(::recv(socket_.get(), buffer.data(), buffer.size(), 0), "recv(netlink)").value();
+        sock::check(::recv(socket_.get(), buffer.data(), buffer.size(), 0), "recv(netlink)")
+            .value();
     auto left = static_cast<std::uint32_t>(size);
     const auto* header = reinterpret_cast<const nlmsghdr*>(buffer.data());
     for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {

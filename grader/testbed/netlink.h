@@ -30,8 +30,8 @@ class Request {
  public:
   // `body` is the fixed part of the message (ifinfomsg, ifaddrmsg, ndmsg, inet_diag_req_v2).
   template <class Body>
-    requires std::is_trivially_copyable_v<Body>
-  Request(std::uint16_t type, std::uint16_t flags, const Body& body) {
+  requires std::is_trivially_copyable_v<Body> Request(std::uint16_t type, std::uint16_t flags,
+                                                      const Body& body) {
     nlmsghdr header{};
     header.nlmsg_type = type;
     header.nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
@@ -42,10 +42,8 @@ class Request {
   void attribute(std::uint16_t type, const void* data, std::size_t size);
   void attribute(std::uint16_t type, std::string_view text);  // with its NUL, as the kernel wants
   template <class T>
-    requires std::is_trivially_copyable_v<T>
-  void attribute(std::uint16_t type, const T& value) {
-    attribute(type, &value, sizeof(value));
-  }
+  requires std::is_trivially_copyable_v<T>
+  void attribute(std::uint16_t type, const T& value) { attribute(type, &value, sizeof(value)); }
   // Everything added by `fill` becomes the content of one attribute.
   void nested(std::uint16_t type, const std::function<void()>& fill);
   // Appends raw bytes, 4-byte aligned: the ifinfomsg of a veth peer lies so inside VETH_INFO_PEER.
@@ -60,8 +58,7 @@ class Request {
 
 // The fixed part of an answer message, copied out.
 template <class Body>
-  requires std::is_trivially_copyable_v<Body>
-Body body_of(const nlmsghdr& header) {
+requires std::is_trivially_copyable_v<Body> Body body_of(const nlmsghdr& header) {
   Body body{};
   std::memcpy(&body, reinterpret_cast<const char*>(&header) + NLMSG_HDRLEN, sizeof(body));
   return body;

@@ -25,7 +25,8 @@ constexpr std::size_t kSlots = kBlocks * kBlock / kSlot;
 
 template <class T>
 void set_option(const sock::Fd& socket, int name, const T& value, const char* what) {
-  (void)sock::check(::setsockopt(socket.get(), SOL_PACKET, name, &value, sizeof(value)), what).value();
+  (void)sock::check(::setsockopt(socket.get(), SOL_PACKET, name, &value, sizeof(value)), what)
+      .value();
 }
 
 std::atomic_ref<std::uint32_t> status_of(std::byte* slot) {
@@ -45,8 +46,10 @@ PacketRing::PacketRing()
   set_option(socket_, PACKET_VERSION, int{TPACKET_V2}, "setsockopt(PACKET_VERSION)");
   set_option(socket_, PACKET_RX_RING, tpacket_req{kBlock, kBlocks, kSlot, kSlots},
              "setsockopt(PACKET_RX_RING)");
-  void* memory = ::mmap(nullptr, kBlocks * kBlock, PROT_READ | PROT_WRITE, MAP_SHARED, socket_.get(), 0);
-  if (memory == MAP_FAILED) throw std::system_error(errno, std::system_category(), "mmap(packet ring)");
+  void* memory =
+      ::mmap(nullptr, kBlocks * kBlock, PROT_READ | PROT_WRITE, MAP_SHARED, socket_.get(), 0);
+  if (memory == MAP_FAILED)
+    throw std::system_error(errno, std::system_category(), "mmap(packet ring)");
   memory_ = static_cast<std::byte*>(memory);
   sockaddr_ll every{};
   every.sll_family = AF_PACKET;

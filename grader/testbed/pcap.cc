@@ -94,8 +94,8 @@ std::size_t Capture::append(std::span<const Frame> frames) {
 std::span<const std::byte> Capture::read(std::size_t index, std::vector<std::byte>& buffer) const {
   const Place& place = offsets_.at(index);
   buffer.resize(place.size);
-  (void)sock::check(::pread(file_.get(), buffer.data(), place.size, static_cast<off_t>(place.offset)),
-                    "pread")
+  (void)sock::check(
+      ::pread(file_.get(), buffer.data(), place.size, static_cast<off_t>(place.offset)), "pread")
       .value();
   return buffer;
 }

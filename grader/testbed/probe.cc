@@ -41,7 +41,8 @@ void try_tier(Tier tier) {
   Run run(network, std::move(request), "", "");
   while (run.phase() == Phase::kStarting || run.phase() == Phase::kRunning) {
     pollfd wait{run.channel(), POLLIN, 0};
-    if (::poll(&wait, 1, kPatience) <= 0) throw Refusal("system", "the sandbox did not start in time");
+    if (::poll(&wait, 1, kPatience) <= 0)
+      throw Refusal("system", "the sandbox did not start in time");
     (void)run.receive();
   }
   (void)run.err().drain();
@@ -90,7 +91,8 @@ std::string first_line(const char* path) {
 
 std::string namespace_remedy() {
   if (first_line("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1") {
-    return "AppArmor keeps ordinary users out of user namespaces (Ubuntu 23.10 and later). Run as root, or: "
+    return "AppArmor keeps ordinary users out of user namespaces (Ubuntu 23.10 and later). Run as "
+           "root, or: "
            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
   }
   if (first_line("/proc/sys/kernel/unprivileged_userns_clone") == "0") {
@@ -105,7 +107,8 @@ std::string namespace_remedy() {
 bool can_trace() { return first_line("/proc/sys/kernel/yama/ptrace_scope") != "3"; }
 bool has_ipv6() { return ::access("/proc/sys/net/ipv6", F_OK) == 0; }
 
-json capability(const char* name, bool have, const std::string& because, const std::string& remedy) {
+json capability(const char* name, bool have, const std::string& because,
+                const std::string& remedy) {
   return {{"name", name}, {"have", have}, {"because", because}, {"remedy", have ? "" : remedy}};
 }
 
@@ -148,8 +151,10 @@ json probe() {
            {capability("link", link, because, remedy), capability("sandbox", link, because, remedy),
             capability("names", link, because, remedy),
             capability("owner", loopback.empty(), loopback, "proc must be mounted on /proc"),
-            capability("inet6", has_ipv6(), has_ipv6() ? "" : "the kernel has no IPv6", "load the ipv6 module"),
-            capability("uid", best == Tier::kRoot, best == Tier::kRoot ? "" : "needs root", "run as root"),
+            capability("inet6", has_ipv6(), has_ipv6() ? "" : "the kernel has no IPv6",
+                       "load the ipv6 module"),
+            capability("uid", best == Tier::kRoot, best == Tier::kRoot ? "" : "needs root",
+                       "run as root"),
             capability("ptrace", can_trace(), can_trace() ? "" : "kernel.yama.ptrace_scope is 3",
                        "sudo sysctl -w kernel.yama.ptrace_scope=1")}}};
 }

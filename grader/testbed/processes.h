@@ -15,9 +15,9 @@ namespace testbed {
 
 struct Thread {
   pid_t tid = 0;
-  char state = '?';     // R running, S sleeping, D disk, T stopped, Z ended (proc(5))
-  std::string call;     // the system call it sleeps in; empty if it runs or that cannot be read
-  bool timed = false;   // that call ends by itself after some time
+  char state = '?';    // R running, S sleeping, D disk, T stopped, Z ended (proc(5))
+  std::string call;    // the system call it sleeps in; empty if it runs or that cannot be read
+  bool timed = false;  // that call ends by itself after some time
   std::uint64_t switches = 0;  // how often it was put on a CPU
   std::uint64_t cpu_ns = 0;
 };
@@ -28,7 +28,7 @@ struct Process {
   char state = '?';
   std::vector<Thread> threads;
   std::size_t fds = 0;
-  std::vector<std::uint64_t> sockets;  // inodes, one per descriptor
+  std::vector<std::uint64_t> sockets;     // inodes, one per descriptor
   std::uint64_t vm_size = 0, vm_rss = 0;  // bytes
   std::uint64_t cpu_ns = 0;
 };

@@ -61,18 +61,30 @@ bool Match::fits(const Packet& packet, const std::string& source_host,
 Match parse_match(const json& object) {
   Match match;
   for (const auto& [key, value] : object.items()) {
-    if (key == "from") match.from = value.get<std::string>();
-    else if (key == "to") match.to = value.get<std::string>();
-    else if (key == "transport") match.transport = parse_transport(value.get<std::string>());
-    else if (key == "flags") match.flags = parse_flags(value);
-    else if (key == "without") match.without = parse_flags(value);
-    else if (key == "min_length") match.min_length = value.get<std::size_t>();
-    else if (key == "max_length") match.max_length = value.get<std::size_t>();
-    else if (key == "source_port") match.source_port = value.get<std::uint16_t>();
-    else if (key == "destination_port") match.destination_port = value.get<std::uint16_t>();
-    else if (key == "nth") match.nth = value.get<std::uint64_t>();
-    else if (key == "family") match.family = parse_family(value.get<std::string>());
-    else throw Refusal("usage", "a match has no field " + key);
+    if (key == "from")
+      match.from = value.get<std::string>();
+    else if (key == "to")
+      match.to = value.get<std::string>();
+    else if (key == "transport")
+      match.transport = parse_transport(value.get<std::string>());
+    else if (key == "flags")
+      match.flags = parse_flags(value);
+    else if (key == "without")
+      match.without = parse_flags(value);
+    else if (key == "min_length")
+      match.min_length = value.get<std::size_t>();
+    else if (key == "max_length")
+      match.max_length = value.get<std::size_t>();
+    else if (key == "source_port")
+      match.source_port = value.get<std::uint16_t>();
+    else if (key == "destination_port")
+      match.destination_port = value.get<std::uint16_t>();
+    else if (key == "nth")
+      match.nth = value.get<std::uint64_t>();
+    else if (key == "family")
+      match.family = parse_family(value.get<std::string>());
+    else
+      throw Refusal("usage", "a match has no field " + key);
   }
   if (match.flags != 0 || match.without != 0) match.transport = Transport::kTcp;
   return match;

@@ -81,11 +81,13 @@ class Sandbox {
     add({"--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"});
     // A folder that bubblewrap makes on the way to a file may be closed to the program's user.
     for (const char* path : {"/etc", "/run"}) add({"--perms", "0755", "--dir", path});
-    for (const char* path : {"/etc/alternatives", "/etc/ld.so.cache", "/etc/services", "/etc/protocols"}) {
+    for (const char* path :
+         {"/etc/alternatives", "/etc/ld.so.cache", "/etc/services", "/etc/protocols"}) {
       if (exists(path) && !files.contains(path)) add({"--ro-bind", path, path});
     }
     for (const auto& [path, text] : files) add_file(path, text);
-    if (!request_.directory.empty()) add({"--ro-bind", request_.directory, "/work", "--chdir", "/work"});
+    if (!request_.directory.empty())
+      add({"--ro-bind", request_.directory, "/work", "--chdir", "/work"});
     add({"--ro-bind", enter_path(), "/run/sockwork-enter", "--clearenv"});
     for (const auto& [name, value] : request_.environment) add({"--setenv", name, value});
     add({"--"});
@@ -125,22 +127,26 @@ std::map<std::string, std::string> etc_files(const Network& network, const RunRe
                                              const std::string& resolver) {
   std::map<std::string, std::string> files;
   const std::string uid = network.tier() == Tier::kRoot ? std::to_string(program_uid()) : "1000";
-  files["/etc/passwd"] = "root:x:0:0:root:/tmp:/bin/sh\nstudent:x:" + uid + ":" + uid + "::/tmp:/bin/sh\n";
+  files["/etc/passwd"] =
+      "root:x:0:0:root:/tmp:/bin/sh\nstudent:x:" + uid + ":" + uid + "::/tmp:/bin/sh\n";
   files["/etc/group"] = "root:x:0:\nstudent:x:" + uid + ":\n";
-  files["/etc/nsswitch.conf"] = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
+  files["/etc/nsswitch.conf"] =
+      "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
   files["/etc/host.conf"] = "multi on\n";  // all addresses that /etc/hosts has for a name
   files["/etc/hosts"] = etc_hosts.empty() ? "127.0.0.1 localhost\n::1 localhost\n" : etc_hosts;
-  files["/etc/resolv.conf"] = resolver.empty() ? "" : "nameserver " + resolver + "\noptions timeout:2 attempts:2\n";
+  files["/etc/resolv.conf"] =
+      resolver.empty() ? "" : "nameserver " + resolver + "\noptions timeout:2 attempts:2\n";
   for (const auto& [path, text] : request.files) files[path] = text;
   return files;
 }
 
 std::map<std::string, std::string> environment_of(const RunRequest& request) {
-  std::map<std::string, std::string> environment = {{"PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
-                                                    {"LANG", "C.UTF-8"},
-                                                    {"HOME", "/tmp"},
-                                                    {"USER", "student"},
-                                                    {"TZ", "UTC"}};
+  std::map<std::string, std::string> environment = {
+      {"PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
+      {"LANG", "C.UTF-8"},
+      {"HOME", "/tmp"},
+      {"USER", "student"},
+      {"TZ", "UTC"}};
   for (const auto& [name, value] : request.environment) environment[name] = value;
   return environment;
 }
@@ -190,7 +196,8 @@ Run::Run(const Network& network, RunRequest request, const std::string& etc_host
     input = std::move(request_.stdin_file);
   }
   std::array<int, 2> channel{};
-  (void)sock::check(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel.data()), "socketpair")
+  (void)sock::check(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel.data()),
+                    "socketpair")
       .value();
   channel_ = sock::Fd(channel[0]);
   const sock::Fd other_end(channel[1]);
@@ -231,7 +238,8 @@ void Run::spawn(const Network& network, const std::vector<std::string>& command,
   ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (::getppid() != parent) ::_exit(128);
   if (host.ns && ::setns(host.ns.get(), CLONE_NEWNET) != 0) ::_exit(128);
-  if (!own_pid_namespace_ && !request_.directory.empty() && ::chdir(request_.directory.c_str()) != 0) {
+  if (!own_pid_namespace_ && !request_.directory.empty() &&
+      ::chdir(request_.directory.c_str()) != 0) {
     ::_exit(128);
   }
   // The channel may itself lie at 0-3, where the streams go: move it out of the way first.
@@ -239,7 +247,8 @@ void Run::spawn(const Network& network, const std::vector<std::string>& command,
   const int in = ::fcntl(input.get(), F_DUPFD, 32);
   const int out = ::fcntl(output.get(), F_DUPFD, 32);
   const int err = ::fcntl(errors.get(), F_DUPFD, 32);
-  if (::dup2(in, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0 || ::dup2(safe, kChannelFd) < 0) {
+  if (::dup2(in, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0 ||
+      ::dup2(safe, kChannelFd) < 0) {
     ::_exit(128);
   }
   for (const int fd : {safe, in, out, err}) ::close(fd);
@@ -263,7 +272,8 @@ bool Run::receive() {
     header.msg_controllen = control.size();
     const ssize_t size = ::recvmsg(channel_.get(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (size < 0 && (errno == EAGAIN || errno == EINTR)) return changed;
-    if (size != sizeof(message)) {  // sockwork-enter is gone: the sandbox could not be made, or was killed
+    if (size !=
+        sizeof(message)) {  // sockwork-enter is gone: the sandbox could not be made, or was killed
       channel_.reset();
       if (phase_ == Phase::kStarting) {
         phase_ = Phase::kFailed;
@@ -275,7 +285,8 @@ bool Run::receive() {
       return true;
     }
     ucred sender{};
-    if (const cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr && part->cmsg_type == SCM_CREDENTIALS) {
+    if (const cmsghdr* part = CMSG_FIRSTHDR(&header);
+        part != nullptr && part->cmsg_type == SCM_CREDENTIALS) {
       std::memcpy(&sender, CMSG_DATA(part), sizeof(sender));
     }
     const Phase before = phase_;
@@ -287,7 +298,9 @@ bool Run::receive() {
 
 void Run::on_message(char type, int value, pid_t sender) {
   switch (type) {
-    case 'I': init_ = sender; break;
+    case 'I':
+      init_ = sender;
+      break;
     case 'R': {
       program_ = sender;
       const Message go{'G', 0};
@@ -310,7 +323,8 @@ void Run::on_message(char type, int value, pid_t sender) {
       phase_ = Phase::kEnded;
       wait_status_ = value;
       break;
-    default: break;
+    default:
+      break;
   }
 }
 

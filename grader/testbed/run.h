@@ -1,9 +1,9 @@
 // run.h - one program started in the sandbox of a host, and what became of it.
 //
 // Sandbox makes the command line that builds the walls: bubblewrap with its own mount, pid, ipc and
-// uts namespaces in T1 and T2, none in T0; sockwork-enter inside starts the program itself. Run holds
-// the channel to sockwork-enter and drains the program's output, so that the program never blocks on
-// it; what is beyond the limit is counted and dropped. Not thread-safe.
+// uts namespaces in T1 and T2, none in T0; sockwork-enter inside starts the program itself. Run
+// holds the channel to sockwork-enter and drains the program's output, so that the program never
+// blocks on it; what is beyond the limit is counted and dropped. Not thread-safe.
 
 #pragma once
 
@@ -27,8 +27,8 @@ namespace testbed {
 struct Limits {
   std::int64_t nofile = 1024;
   std::int64_t nproc = 512;
-  std::int64_t cpu = 60;            // seconds
-  std::int64_t fsize = 64 << 20;    // bytes
+  std::int64_t cpu = 60;          // seconds
+  std::int64_t fsize = 64 << 20;  // bytes
 };
 
 enum class Stdin { kNull, kClosed, kPipe, kFile };

@@ -60,7 +60,8 @@ std::vector<std::byte> decode_base64(const std::string& text) {
   unsigned bits = 0, held = 0;
   for (const char letter : text) {
     if (letter == '=') break;
-    constexpr const char* kLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    constexpr const char* kLetters =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const char* at = std::strchr(kLetters, letter);
     if (at == nullptr || *at == '\0') throw Refusal("usage", "not base64");
     bits = bits << 6 | static_cast<unsigned>(at - kLetters);
@@ -179,7 +180,8 @@ int Server::serve() {
     for (const auto& [number, run] : runs_) {
       const bool changed = run->receive();
       if (changed) {
-        trace_.add(now(), "process", {{"run", number}, {"pid", run->pid()}, {"status", run->status()}});
+        trace_.add(now(), "process",
+                   {{"run", number}, {"pid", run->pid()}, {"status", run->status()}});
       }
       const bool wrote = run->out().drain() | run->err().drain();
       if (changed || wrote) hasten();
@@ -221,7 +223,8 @@ void Server::hasten() {
     // Not sooner than a first look's time after the last one, and for a costly question not sooner
     // at all: during a bulk transfer every batch of frames comes by here.
     if (entry.interval > 2 * kLastLook) continue;
-    entry.next_look = std::min(entry.next_look, std::max(soon, entry.next_look - entry.interval + kFirstLook));
+    entry.next_look =
+        std::min(entry.next_look, std::max(soon, entry.next_look - entry.interval + kFirstLook));
     entry.interval = kFirstLook;
   }
 }
@@ -269,8 +272,9 @@ void Server::report_started_runs() {
     if (started.phase() == Phase::kFailed) {
       (void)started.err().drain();
       const std::string said = started.err().kept();
-      refuse(id, "exec", started.request().argv.front() + ": " + std::strerror(started.exec_error()) +
-                             (said.empty() ? "" : " (" + said + ")"));
+      refuse(id, "exec",
+             started.request().argv.front() + ": " + std::strerror(started.exec_error()) +
+                 (said.empty() ? "" : " (" + said + ")"));
       continue;
     }
     if (sock::Fd input = started.take_stdin()) reply_fds_.push_back(std::move(input));
@@ -314,18 +318,28 @@ bool Server::receive_request() {
 }
 
 void Server::handle(const json& request) {
-  static const std::map<std::string, Handler> kVerbs = {
-      {"open", &Server::open},           {"socket", &Server::socket},
-      {"run", &Server::start_run},       {"wait", &Server::wait},
-      {"cancel", &Server::cancel},       {"freeze", &Server::freeze},
-      {"thaw", &Server::thaw},           {"signal", &Server::signal},
-      {"limit", &Server::limit},         {"rows", &Server::list_rows},
-      {"processes", &Server::list_processes}, {"output", &Server::read_output},
-      {"rule", &Server::add_rule},       {"release", &Server::release},
-      {"unrule", &Server::end_rule},     {"inject", &Server::inject},
-      {"packets", &Server::packets},     {"capture", &Server::capture},
-      {"note", &Server::note},           {"trace", &Server::trace},
-      {"stats", &Server::stats},         {"end", &Server::end}};
+  static const std::map<std::string, Handler> kVerbs = {{"open", &Server::open},
+                                                        {"socket", &Server::socket},
+                                                        {"run", &Server::start_run},
+                                                        {"wait", &Server::wait},
+                                                        {"cancel", &Server::cancel},
+                                                        {"freeze", &Server::freeze},
+                                                        {"thaw", &Server::thaw},
+                                                        {"signal", &Server::signal},
+                                                        {"limit", &Server::limit},
+                                                        {"rows", &Server::list_rows},
+                                                        {"processes", &Server::list_processes},
+                                                        {"output", &Server::read_output},
+                                                        {"rule", &Server::add_rule},
+                                                        {"release", &Server::release},
+                                                        {"unrule", &Server::end_rule},
+                                                        {"inject", &Server::inject},
+                                                        {"packets", &Server::packets},
+                                                        {"capture", &Server::capture},
+                                                        {"note", &Server::note},
+                                                        {"trace", &Server::trace},
+                                                        {"stats", &Server::stats},
+                                                        {"end", &Server::end}};
   const auto id = request["id"].get<std::uint64_t>();
   try {
     const auto verb = kVerbs.find(request.at("do").get<std::string>());
@@ -439,7 +453,8 @@ json Server::open(const json& request) {
   if (network_) throw Refusal("usage", "a testbed is open already");
   const auto names = request.value("hosts", std::vector<std::string>{"target", "peer"});
   constexpr std::size_t kMostHosts = 8;
-  if (names.empty() || names.size() > kMostHosts || std::set(names.begin(), names.end()).size() != names.size()) {
+  if (names.empty() || names.size() > kMostHosts ||
+      std::set(names.begin(), names.end()).size() != names.size()) {
     throw Refusal("usage", "1 to 8 different host names");
   }
   etc_hosts_ = request.value("names", std::string());
@@ -449,7 +464,8 @@ json Server::open(const json& request) {
   const std::int64_t realtime = clock_now(CLOCK_REALTIME);
   if (network_->has_link()) {
     link_ = std::make_unique<Link>(
-        *network_, [this] { return now(); }, realtime, request.value("capture_limit", kCaptureLimit),
+        *network_, [this] { return now(); }, realtime,
+        request.value("capture_limit", kCaptureLimit),
         [this](std::size_t index) { trace_.packet(link_->passages()[index].time, index); });
   }
   network_->up();
@@ -471,17 +487,18 @@ json Server::socket(const json& request) {
   if (type != "stream" && type != "dgram") throw Refusal("usage", "no socket type named " + type);
   const int flags = SOCK_CLOEXEC | (request.value("nonblocking", false) ? SOCK_NONBLOCK : 0);
   network().inside(network().host(request.at("host").get<std::string>()), [&] {
-    reply_fds_.emplace_back(sock::check(::socket(family == "inet" ? AF_INET : AF_INET6,
-                                                 (type == "stream" ? SOCK_STREAM : SOCK_DGRAM) | flags, 0),
-                                        "socket")
-                                .value());
+    reply_fds_.emplace_back(
+        sock::check(::socket(family == "inet" ? AF_INET : AF_INET6,
+                             (type == "stream" ? SOCK_STREAM : SOCK_DGRAM) | flags, 0),
+                    "socket")
+            .value());
   });
   return json::object();
 }
 
 json Server::start_run(const json& request) {
-  expect_fields(request, {"name", "argv", "host", "directory", "env", "stdin", "stdout_limit", "stderr_limit",
-                          "limits", "files"});
+  expect_fields(request, {"name", "argv", "host", "directory", "env", "stdin", "stdout_limit",
+                          "stderr_limit", "limits", "files"});
   RunRequest wanted;
   wanted.argv = request.at("argv").get<std::vector<std::string>>();
   if (wanted.argv.empty()) throw Refusal("usage", "argv is empty");
@@ -493,12 +510,15 @@ json Server::start_run(const json& request) {
   wanted.stdout_limit = request.value("stdout_limit", wanted.stdout_limit);
   wanted.stderr_limit = request.value("stderr_limit", wanted.stderr_limit);
   const auto input = request.value("stdin", std::string("null"));
-  const std::map<std::string, Stdin> kinds = {
-      {"null", Stdin::kNull}, {"closed", Stdin::kClosed}, {"pipe", Stdin::kPipe}, {"fd", Stdin::kFile}};
+  const std::map<std::string, Stdin> kinds = {{"null", Stdin::kNull},
+                                              {"closed", Stdin::kClosed},
+                                              {"pipe", Stdin::kPipe},
+                                              {"fd", Stdin::kFile}};
   if (!kinds.contains(input)) throw Refusal("usage", "no stdin named " + input);
   wanted.stdin_kind = kinds.at(input);
   if (wanted.stdin_kind == Stdin::kFile) {
-    if (received_fds_.empty()) throw Refusal("usage", "stdin fd: no descriptor came with the request");
+    if (received_fds_.empty())
+      throw Refusal("usage", "stdin fd: no descriptor came with the request");
     wanted.stdin_file = std::move(received_fds_.front());
   }
   const json limits = request.value("limits", json::object());
@@ -508,7 +528,8 @@ json Server::start_run(const json& request) {
   wanted.limits.fsize = limits.value("fsize", wanted.limits.fsize);
   (void)network().host(wanted.host);
   const std::uint64_t number = runs_.size() + 1;
-  trace_.add(now(), "process", {{"run", number}, {"name", wanted.name}, {"argv", wanted.argv}, {"event", "start"}});
+  trace_.add(now(), "process",
+             {{"run", number}, {"name", wanted.name}, {"argv", wanted.argv}, {"event", "start"}});
   runs_[number] = std::make_unique<Run>(network(), std::move(wanted), etc_hosts_, resolver_);
   starting_[number] = request["id"].get<std::uint64_t>();
   return nullptr;
@@ -574,7 +595,8 @@ json Server::limit(const json& request) {
   expect_fields(request, {"run", "nofile"});
   const auto wanted = request.at("nofile").get<std::uint64_t>();
   std::uint64_t previous = 0;
-  for (const Process& process : run(request.at("run").get<std::uint64_t>()).processes(Detail::kIds)) {
+  for (const Process& process :
+       run(request.at("run").get<std::uint64_t>()).processes(Detail::kIds)) {
     rlimit before{};
     if (::prlimit(process.pid, RLIMIT_NOFILE, nullptr, &before) != 0) continue;
     const rlimit after{std::min<rlim_t>(wanted, before.rlim_max), before.rlim_max};
@@ -594,7 +616,8 @@ json Server::list_rows(const json& request) {
 json Server::list_processes(const json& request) {
   expect_fields(request, {"run"});
   json processes = json::array();
-  for (const Process& process : run(request.at("run").get<std::uint64_t>()).processes(Detail::kAll)) {
+  for (const Process& process :
+       run(request.at("run").get<std::uint64_t>()).processes(Detail::kAll)) {
     processes.push_back(to_json(process));
   }
   return {{"processes", processes}};
@@ -603,7 +626,8 @@ json Server::list_processes(const json& request) {
 json Server::read_output(const json& request) {
   expect_fields(request, {"run", "stream", "from"});
   Run& source = run(request.at("run").get<std::uint64_t>());
-  Output& stream = request.value("stream", std::string("stdout")) == "stderr" ? source.err() : source.out();
+  Output& stream =
+      request.value("stream", std::string("stdout")) == "stderr" ? source.err() : source.out();
   (void)stream.drain();
   const std::size_t from = std::min(request.value("from", std::size_t{0}), stream.kept().size());
   json body = attach("output", std::as_bytes(std::span(stream.kept())).subspan(from));
@@ -643,7 +667,8 @@ json Server::end_rule(const json& request) {
 }
 
 std::vector<std::byte> Server::make_reset(const json& request, const Route& route) {
-  const End source = parse_end(request.at("source")), destination = parse_end(request.at("destination"));
+  const End source = parse_end(request.at("source")),
+            destination = parse_end(request.at("destination"));
   // The receiver takes a reset only at the sequence number that it expects next (RFC 5961): the
   // one it acknowledged last, or the end of what was sent to it, if that is later.
   std::optional<std::uint32_t> expected;
@@ -653,10 +678,12 @@ std::vector<std::byte> Server::make_reset(const json& request, const Route& rout
   for (std::size_t i = 0; i < link_->passages().size(); ++i) {
     const Packet packet = link_->packet(i);
     if (packet.transport != Transport::kTcp) continue;
-    const End from{packet.source, packet.source_port}, to{packet.destination, packet.destination_port};
+    const End from{packet.source, packet.source_port},
+        to{packet.destination, packet.destination_port};
     if (from == destination && to == source && (packet.flags & flag::kAck) != 0) later(packet.ack);
     const Fate fate = link_->passages()[i].fate;
-    if (from != source || to != destination || fate == Fate::kDropped || fate == Fate::kHeld) continue;
+    if (from != source || to != destination || fate == Fate::kDropped || fate == Fate::kHeld)
+      continue;
     const bool counted = (packet.flags & (flag::kSyn | flag::kFin)) != 0;
     later(packet.seq + static_cast<std::uint32_t>(packet.length) + (counted ? 1 : 0));
   }
@@ -665,7 +692,8 @@ std::vector<std::byte> Server::make_reset(const json& request, const Route& rout
 }
 
 json Server::inject(const json& request) {
-  expect_fields(request, {"kind", "from", "to", "source", "destination", "code", "packet", "bytes"});
+  expect_fields(request,
+                {"kind", "from", "to", "source", "destination", "code", "packet", "bytes"});
   Link& wire = need_link();
   const auto from = static_cast<int>(*host_index(request.at("from").get<std::string>()));
   const auto to = static_cast<int>(*host_index(request.at("to").get<std::string>()));
@@ -681,7 +709,8 @@ json Server::inject(const json& request) {
     const auto offending = wire.capture().read(number - 1, buffer);
     const Host& sender = network().host(request["from"].get<std::string>());
     const bool v4 = wire.packet(number - 1).family == AF_INET;
-    frame = forge_unreachable(route, v4 ? sender.inet : sender.inet6, request.at("code").get<std::uint8_t>(), offending);
+    frame = forge_unreachable(route, v4 ? sender.inet : sender.inet6,
+                              request.at("code").get<std::uint8_t>(), offending);
   } else if (kind == "frame") {
     frame = decode_base64(request.at("bytes").get<std::string>());
   } else {
@@ -720,7 +749,8 @@ json Server::note(const json& request) {
   expect_fields(request, {"kind", "text", "data"});
   const auto kind = request.value("kind", std::string("step"));
   if (kind != "step" && kind != "note") throw Refusal("usage", "a note is of kind step or note");
-  trace_.add(now(), kind, {{"text", request.at("text")}, {"data", request.value("data", json::object())}});
+  trace_.add(now(), kind,
+             {{"text", request.at("text")}, {"data", request.value("data", json::object())}});
   return json::object();
 }
 
@@ -733,8 +763,13 @@ json Server::trace(const json& request) {
 }
 
 json Server::counts() {
-  json body = {{"frames", 0}, {"forwarded", 0}, {"dropped_by_rule", 0}, {"held", 0},
-               {"lost", 0}, {"lost_where", json::object()}, {"capture_truncated", false}};
+  json body = {{"frames", 0},
+               {"forwarded", 0},
+               {"dropped_by_rule", 0},
+               {"held", 0},
+               {"lost", 0},
+               {"lost_where", json::object()},
+               {"capture_truncated", false}};
   if (!link_) return body;
   const LinkCounts& counts = link_->counts();
   std::uint64_t lost = 0;
@@ -762,7 +797,8 @@ json Server::end(const json& request) {
   body["left"] = json::object();
   for (const auto& [number, run] : runs_) {
     std::size_t left = 0;
-    for (const Process& process : run->processes(Detail::kIds)) left += process.pid != run->pid() ? 1U : 0U;
+    for (const Process& process : run->processes(Detail::kIds))
+      left += process.pid != run->pid() ? 1U : 0U;
     body["left"][std::to_string(number)] = run->phase() == Phase::kEnded ? left : 0;
   }
   kill_runs();

@@ -15,9 +15,9 @@ namespace testbed {
 namespace {
 
 // enum in the kernel's include/net/tcp_states.h; the last two are not in the user's headers.
-constexpr const char* kStates[] = {"",           "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1",
-                                   "FIN_WAIT2",  "TIME_WAIT",   "CLOSE",    "CLOSE_WAIT", "LAST_ACK",
-                                   "LISTEN",     "CLOSING",     "SYN_RECV", "BOUND"};
+constexpr const char* kStates[] = {
+    "",      "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+    "CLOSE", "CLOSE_WAIT",  "LAST_ACK", "LISTEN",   "CLOSING",   "SYN_RECV",  "BOUND"};
 
 std::string state_name(unsigned state) {
   return state < std::size(kStates) ? kStates[state] : std::to_string(state);
@@ -30,7 +30,8 @@ bool is_mapped(int family, const std::uint32_t (&address)[4]) {
 std::string address_text(int family, const std::uint32_t (&address)[4]) {
   const bool mapped = is_mapped(family, address);
   std::array<char, INET6_ADDRSTRLEN> text{};
-  ::inet_ntop(mapped ? AF_INET : family, mapped ? &address[3] : &address[0], text.data(), text.size());
+  ::inet_ntop(mapped ? AF_INET : family, mapped ? &address[3] : &address[0], text.data(),
+              text.size());
   return text.data();
 }
 
@@ -38,7 +39,8 @@ Row row_of(Protocol protocol, const inet_diag_msg& message) {
   Row row;
   row.protocol = protocol;
   row.family = message.idiag_family;
-  row.mapped = is_mapped(row.family, message.id.idiag_src) || is_mapped(row.family, message.id.idiag_dst);
+  row.mapped =
+      is_mapped(row.family, message.id.idiag_src) || is_mapped(row.family, message.id.idiag_dst);
   row.local = {address_text(row.family, message.id.idiag_src), ntohs(message.id.idiag_sport)};
   row.remote = {address_text(row.family, message.id.idiag_dst), ntohs(message.id.idiag_dport)};
   row.state = state_name(message.idiag_state);

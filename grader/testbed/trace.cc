@@ -9,7 +9,8 @@ using nlohmann::json;
 bool Trace::room(std::int64_t time) {
   if (records_.size() < kMostRecords) return true;
   if (records_.size() == kMostRecords) {
-    records_.push_back({time, "note", {{"text", "the trace is full: what follows is not in it"}}, {}});
+    records_.push_back(
+        {time, "note", {{"text", "the trace is full: what follows is not in it"}}, {}});
   }
   return false;
 }

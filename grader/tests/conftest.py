@@ -1,4 +1,4 @@
-"""What the tests of the harness and the engine share: programs with known faults, and their judge."""
+"""Fixtures of the tests of the harness and the engine."""
 
 from __future__ import annotations
 
@@ -11,33 +11,10 @@ from typing import Any
 import pytest
 
 from sockwork.engine import allow_descriptors
-from sockwork.harness import Bed, check
-from sockwork.harness.declare import check_of
+from sockwork.harness import Bed
 from sockwork.judge import Conditions, Judge
-from sockwork.model import Check, Lab, Launch, Outcome, Program
-
-SANITIZERS = {
-    "ASAN_OPTIONS": "detect_leaks=0:exitcode=86",
-    "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=86",
-}
-PROGRAMS = (
-    Program("echo_server", ("HOST", "PORT"), "server", "sends every byte back"),
-    Program("echo_client", ("HOST", "PORT"), "client", "sends its input, prints what comes back"),
-)
-
-
-def make_check(function: Callable[[Bed], None], **options: Any) -> Check:
-    """The check that `function` performs; what a lab would say about it is filled in."""
-    usual = {"title": "a title", "stage": "a stage", "program": "echo_server", "points": 1}
-    hints = ("one", "two", "three")
-    check(**{**usual, "hints": hints, "concept": "a-concept", **options})(function)
-    made = check_of(function)
-    assert made
-    return made
-
-
-def make_lab(folder: Path, checks: tuple[Check, ...] = ()) -> Lab:
-    return Lab(99, "99-toys", "toys", "Toys", "toys", ("a stage",), PROGRAMS, folder, checks)
+from sockwork.model import Outcome
+from toys import Perform, launches, make_check, make_lab
 
 
 @pytest.fixture(scope="session")
@@ -51,19 +28,6 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, words in (("toy", sanitized), ("toy-plain", flags)):
         subprocess.run(["gcc", *words, str(source), "-o", str(folder / name)], check=True)
     return folder
-
-
-def launches(toys: Path, mode: str = "right") -> dict[str, Launch]:
-    """Both programs, wrong in the way that `mode` names."""
-    made = {}
-    for program in PROGRAMS:
-        environment = {**SANITIZERS, "MODE": mode, "PROGRAM": program.name}
-        plain = Launch(("./toy-plain",), toys, environment)
-        made[program.name] = Launch(("./toy",), toys, environment, optimised=plain)
-    return made
-
-
-Perform = Callable[..., Outcome]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import locale
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -215,9 +216,7 @@ def test_all_failures_or_brief_ones_can_be_shown() -> None:
     assert len(shown("brief")) < len(shown("all")) / 2
 
 
-class Terminal80(io.StringIO):
-    encoding = "utf-8"
-
+class FakeTerminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
@@ -233,8 +232,16 @@ class Terminal80(io.StringIO):
     ],
 )
 def test_colour_is_for_terminals_that_want_it(environment: dict[str, str], colour: bool) -> None:
-    style = Style.of(Terminal80(), environment)
-    assert style.colour == colour and style.unicode
+    style = Style.of(FakeTerminal(), environment)
+    assert style.colour == colour
     assert not Style.of(io.StringIO(), environment).colour
     painted = terminal(style).header(1.0, "T1")[0]
     assert bool(re.search("\x1b", painted)) == colour
+
+
+@pytest.mark.parametrize(("encoding", "unicode"), [("UTF-8", True), ("ANSI_X3.4-1968", False)])
+def test_letters_beyond_ascii_are_for_locales_that_have_them(
+    encoding: str, unicode: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locale, "getencoding", lambda: encoding)
+    assert Style.of(io.StringIO(), {}).unicode == unicode

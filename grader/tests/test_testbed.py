@@ -29,7 +29,9 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 Server((sys.argv[1], int(sys.argv[2])), Echo).serve_forever()
 """
-SWALLOW = "import socket,sys;s=socket.create_server((sys.argv[1],int(sys.argv[2])));c=s.accept();input()"
+SWALLOW = (
+    "import socket,sys;s=socket.create_server((sys.argv[1],int(sys.argv[2])));c=s.accept();input()"
+)
 
 
 @pytest.fixture
@@ -354,5 +356,3 @@ def test_probe_names_a_tier_and_a_remedy_for_what_is_missing() -> None:
     assert probe["tiers"][probe["tier"]]["works"]
     for capability in probe["capabilities"]:
         assert capability["have"] != bool(capability["remedy"]), capability
-
-

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SANITIZERS
+from toys import SANITIZERS
 from sockwork.facts import Packet, Row, address_text
 from sockwork.harness import sanitizer
 from sockwork.harness.explain import reachable
@@ -73,10 +73,10 @@ def test_first_difference_of_equal_beginnings_is_the_shorter_length() -> None:
 def test_a_real_report_is_read(toys: Path, mode: str, tool: str, kind: str) -> None:
     """The report of a program that really has the error, with the line of its own source."""
     source = (Path(__file__).parent / "programs" / "toy.c").read_text().splitlines()
-    text = {"overflows": "four[4 + count] = 'x'", "undefined": "return number + 1"}[mode]
+    text = {"overflows": "four[4 + count] = 'x'", "undefined": "number = number + 1"}[mode]
     line = next(n for n, content in enumerate(source, 1) if text in content)
     environment = {**SANITIZERS, "MODE": mode, "PROGRAM": "echo_client"}
-    argv = [toys / "toy", "127.0.0.1", "9"]
+    argv = [str(toys / "toy"), "127.0.0.1", "9"]
     ended = subprocess.run(argv, env=environment, capture_output=True, text=True)
     report = sanitizer.find(ended.stderr)
     assert report
@@ -146,6 +146,7 @@ PACKET = Packet(
         ({}, True),
         ({"from_": "target", "to": "peer", "transport": "tcp", "family": "inet"}, True),
         ({"from_": "peer"}, False),
+        ({"transport": "udp"}, False),
         ({"flags": "FIN"}, True),
         ({"flags": ("FIN", "ACK")}, True),
         ({"flags": ("FIN", "PSH")}, False),
@@ -165,6 +166,7 @@ def test_match(words: dict[str, object], fits: bool) -> None:
 def test_match_in_the_words_of_the_protocol() -> None:
     words = {"from_": "peer", "flags": "SYN", "without": ("ACK",), "min_length": 1}
     assert as_match(words) == {
+        "transport": "tcp",
         "from": "peer",
         "flags": ["SYN"],
         "without": ("ACK",),

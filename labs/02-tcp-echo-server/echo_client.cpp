@@ -1,16 +1,13 @@
-// echo_client HOST PORT - sends standard input to the server and prints what comes back, until both
-// are done.
+// echo_client HOST PORT: sends its standard input to the server and prints what comes back, until
+// both are done.
 //
-// Each TODO is one step of the handout.
+// The way to the server is given (lab 01 was about it). Do the TODOs in their order; after each of
+// them run the checks of this program again.
 
 #include <sys/socket.h>
 
-#include <cctype>
-#include <cstdio>
-#include <string_view>
-#include <vector>
+#include <iostream>
 
-#include "sock/address.h"
 #include "sock/error.h"
 #include "sock/resolve.h"
 #include "sock/socket.h"
@@ -18,34 +15,29 @@
 
 namespace {
 
-constexpr std::string_view kProgram = "echo_client";
-
-// A number from 0 to 65535, or the name of a service, which begins with a letter.
-bool is_port(std::string_view text) {
-  return sock::parse_port(text) ||
-         (!text.empty() && std::isalpha(static_cast<unsigned char>(text.front())) != 0);
-}
-
-// Standard input to the server and the server's bytes to standard output, until both have ended.
 sock::Result<void> talk(const sock::Socket& server) {
-  // TODO 1 (echo): send what standard input says and print what comes back, any bytes.
-  // TODO 2 (the byte stream): both directions at the same time. poll(2) says which one is ready.
-  // TODO 3 (endings): the next line says "I will send no more". When is that true? And who says
-  // when the conversation is over?
+  // TODO 1 (client-echo, client-bytes): send what standard input brings, and print what comes back.
+  // sock::Fd (fd.h) has read and write; 0 is standard input and 1 is standard output.
+
+  // TODO 2 (client-large, client-interactive): do both at the same time. poll(2) says where there
+  // is something to do; no call may wait while the other direction could go on.
+
+  // TODO 3 (client-half-close, client-reset): the next line tells the server that nothing more will
+  // be sent. When is that true? And which event ends the whole conversation?
   return server.shutdown(SHUT_WR);
 }
 
 }  // namespace
 
 int main(int argc, char* argv[]) {
-  if (argc != 3 || !is_port(argv[2])) {
-    std::fputs("usage: echo_client HOST PORT\n", stderr);
+  if (argc != 3 || !sock::is_service(argv[2])) {
+    std::cerr << "usage: echo_client HOST PORT\n";
     return 2;
   }
-  const auto endpoints = sock::resolve(argv[1], argv[2]);
-  if (!endpoints) return sock::report(kProgram, endpoints.error());
-  const auto server = sock::tcp_connect(*endpoints);
-  if (!server) return sock::report(kProgram, server.error());
+  const auto found = sock::resolve(argv[1], argv[2]);
+  if (!found) return sock::report("echo_client", found.error());
+  const auto server = sock::tcp_connect(*found);
+  if (!server) return sock::report("echo_client", server.error());
   const auto done = talk(*server);
-  return done ? 0 : sock::report(kProgram, done.error());
+  return done ? 0 : sock::report("echo_client", done.error());
 }

@@ -6,12 +6,12 @@
 //   standard input -> to_server -> socket      socket -> to_output -> standard output
 
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <climits>
 #include <csignal>
 #include <cstddef>
 #include <iostream>

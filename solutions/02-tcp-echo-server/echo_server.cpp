@@ -28,7 +28,7 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t kChunk = 16384;  // bytes read from a client at a time
 constexpr int kAcceptsPerTurn = 64;    // then the clients that are here have their turn
-constexpr auto kRetryAccept = 1s;      // when descriptors ran out and nobody leaves
+constexpr auto kPause = 1s;            // without accepting, when descriptors ran out
 constexpr auto kQuiet = 500ms;         // at the end: nobody who is silent so long is owed more
 constexpr auto kFarewell = 60s;        // at the end: for clients that do not read their echo
 
@@ -61,7 +61,10 @@ class Server {
       const auto ready = epoll_.wait(events, deadline());
       if (!ready && ready.error() != EINTR) return ready.error();
       if (!ready) continue;
-      if (ready->empty()) nothing_happened();
+      if (ready->empty() && !listener_) leave_the_quiet();
+      if (paused_until_.passed()) {
+        if (auto done = resume_accepting(); !done) return done;
+      }
       for (const epoll_event& event : *ready) {
         if (auto done = handle(event.data.fd); !done) return done;
       }
@@ -75,12 +78,11 @@ class Server {
   }
 
   [[nodiscard]] sock::Deadline deadline() const {
-    if (!listener_) return sock::Deadline::after(kQuiet);
-    return paused_ ? sock::Deadline::after(kRetryAccept) : sock::Deadline::never();
+    return listener_ ? paused_until_ : sock::Deadline::after(kQuiet);
   }
 
-  void nothing_happened() {
-    if (listener_) return resume_accepting();
+  // After SIGTERM, when nothing came for a while: who stays is a client that waits for its echo.
+  void leave_the_quiet() {
     std::erase_if(clients_, [](const auto& entry) { return entry.second.rest.empty(); });
   }
 
@@ -94,8 +96,7 @@ class Server {
     const bool goes_on = client.rest.empty() ? echo(client) : send_rest(client);
     if (goes_on) return {};
     clients_.erase(found);  // closes it, and epoll forgets it
-    resume_accepting();
-    return {};
+    return resume_accepting();
   }
 
   // One chunk from the client and back. False when the connection is over: at its end (FIN) every
@@ -160,21 +161,26 @@ class Server {
   }
 
   // Without free descriptors the listener stays readable and accept keeps failing: do not look at
-  // it until a client has left. Whoever waits to be accepted is served then.
+  // it until a client has left, or for a while when others hold what we need. Whoever waits to be
+  // accepted is served then.
   sock::Result<void> pause_accepting() {
-    paused_ = true;
+    paused_until_ = sock::Deadline::after(kPause);
     return epoll_.modify(listener_.get(), 0, {.fd = listener_.get()});
   }
 
-  void resume_accepting() {
-    if (!paused_ || !listener_) return;
-    paused_ = !epoll_.modify(listener_.get(), EPOLLIN, {.fd = listener_.get()});
+  sock::Result<void> resume_accepting() {
+    if (paused_until_.is_never() || !listener_) return {};
+    paused_until_ = sock::Deadline::never();
+    return epoll_.modify(listener_.get(), EPOLLIN, {.fd = listener_.get()});
   }
 
   // SIGTERM. Who is connected already, accepted or not, is still served; nobody else.
   sock::Result<void> stop() {
-    if (auto taken = terminate_.take(); !taken) return {};
-    while (!paused_ && wait_for(listener_, POLLIN, sock::Deadline::after(0s)).value_or(0) != 0) {
+    const bool first = terminate_.take() && listener_;
+    if (!first) return {};
+    // As many turns as it takes to accept the longest queue there can be.
+    for (int queued = SOMAXCONN; queued > 0 && paused_until_.is_never();
+         queued -= kAcceptsPerTurn) {
       if (auto done = accept_some(); !done) return done;
     }
     listener_.reset();
@@ -187,7 +193,7 @@ class Server {
   sock::Epoll epoll_;
   std::unordered_map<int, Client> clients_;
   std::array<std::byte, kChunk> chunk_{};
-  bool paused_ = false;
+  sock::Deadline paused_until_ = sock::Deadline::never();  // never: it accepts
   sock::Deadline farewell_ = sock::Deadline::never();
 };
 

@@ -56,7 +56,7 @@ struct Error {
   const char* call = "";  // the name of the call, always a string literal
   Domain domain = Domain::errno_value;
 
-  // The error of the call that has this moment returned -1.
+  // The error of the call that returned -1 last.
   static Error last(const char* call) noexcept { return Error{errno, call}; }
 
   [[nodiscard]] std::error_code error_code() const noexcept {

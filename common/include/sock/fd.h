@@ -61,7 +61,7 @@ class Fd {
 
   // close(2). EBADF when there is none; EIO, ENOSPC, EDQUOT for files. The descriptor is gone
   // whatever is returned, also after EINTR: Linux frees it first, and a second close could hit a
-  // descriptor that another thread has just opened. So it is never repeated.
+  // descriptor that another thread has opened meanwhile. So it is never repeated.
   Result<void> close() noexcept { return detail::check_done(::close(release()), "close"); }
 
   // fcntl(2) with F_DUPFD_CLOEXEC: a second descriptor of the same open file. The connection of a

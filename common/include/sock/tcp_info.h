@@ -93,7 +93,7 @@ struct TcpInfo {
   std::uint32_t congestion_window = 0;     // in segments
   std::uint32_t total_retransmits = 0;     // segments sent again, whole life
 
-  // Since Linux 4.2 to 5.4, in this order.
+  // Since Linux 4.1 to 5.4, in this order.
   std::optional<std::uint64_t> bytes_acked;  // includes the SYN and the FIN
   std::optional<std::uint64_t> bytes_received;
   std::optional<std::uint32_t> segments_out;

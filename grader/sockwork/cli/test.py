@@ -84,7 +84,12 @@ def _format(section: _Section) -> _Count:
 
 def _lint(section: _Section) -> _Count:
     count = section.tool("shellcheck", "sockwork", ".ci/run")
-    return count + section.tool("shellcheck", "--shell=bats", *_files("*.bats"))
+    count += section.tool("shellcheck", "--shell=bats", *_files("*.bats"))
+    if section.full:
+        count += section.tool("cmake", "--preset", "clang")
+        for source in _files("common/*.cc", "grader/testbed/*.cc", "solutions/*.cpp"):
+            count += section.tool("clang-tidy", "-p", "build/clang", "--quiet", source)
+    return count
 
 
 def _types(section: _Section) -> _Count:

@@ -19,7 +19,7 @@ from sockwork.harness.rules import Rule, as_match, in_words, matches
 from sockwork.harness.run import Run
 from sockwork.harness.scene import Scene
 from sockwork.harness.text import amount
-from sockwork.harness.waiting import CROWD_GIVEN_UP, Ending
+from sockwork.harness.waiting import Ending
 from sockwork.model import Launch
 
 Family = Literal["inet", "inet6"]
@@ -281,24 +281,27 @@ class Bed:
         self, address: Address, sockets: Sequence[socket.socket], before: int, count: int
     ) -> None:
         goal = Connects(sockets, address)
-        self._scene.waiter.until(goal, given_up=CROWD_GIVEN_UP)
+        self._scene.waiter.until_all(goal)
         goal.close()
-        if goal.error or goal.missing or not self._accepted(address):
-            why = os.strerror(goal.error) if goal.error else "nothing more moves"
-            opened = before + len(sockets) - goal.missing
-            rows = [row.text for row in self._listeners(address)]
-            self._scene.fail(
-                f"{opened:,} of {count:,} connections could be opened: {why}.",
-                f"{count:,} clients can be connected at once.",
-                reason="not-connected",
-                evidence=[*rows, *self._scene.circumstances()],
-            )
+        opened = before + len(sockets) - goal.missing
+        if goal.error or goal.missing:
+            why = os.strerror(goal.error) if goal.error else "the others do not complete"
+            self._crowd_failed(f"{opened:,} connections were opened: {why}.", address, count)
+        # The kernel's look-up finds the listener where the remote end is empty.
+        listener = ("::" if ":" in address[0] else "0.0.0.0", 0)
+        ends = {"host": "target", "local": address, "remote": listener}
+        if not self._scene.waiter.ask("consumed", ends, crowd=True).held:
+            what = f"{opened:,} connections were opened, and not all of them accepted."
+            self._crowd_failed(what, address, count)
 
-    def _accepted(self, address: Address) -> bool:
-        """Waits until the queue of the listener is empty."""
-        remote = ("::" if ":" in address[0] else "0.0.0.0", 0)
-        queue = {"host": "target", "local": address, "remote": remote}
-        return self._scene.waiter.ask("consumed", queue, given_up=CROWD_GIVEN_UP).held
+    def _crowd_failed(self, observed: str, address: Address, count: int) -> NoReturn:
+        rows = [row.text for row in self._listeners(address)]
+        self._scene.fail(
+            observed,
+            f"{count:,} clients are connected at once.",
+            reason="not-connected",
+            evidence=[*rows, *self._scene.circumstances()],
+        )
 
     def echo_all(self, connections: Sequence[Connection], tokens: Sequence[_Data]) -> None:
         """Sends each connection its token, all at once, and waits until each has come back."""
@@ -306,7 +309,7 @@ class Bed:
             f"peer: sends a token on each of {len(tokens):,} connections, and awaits it back"
         )
         goal = Echoes(connections, tokens)
-        ending = self._scene.waiter.until(goal, given_up=CROWD_GIVEN_UP)
+        ending = self._scene.waiter.until_all(goal)
         goal.close()
         if goal.wrong:
             connection, received = goal.wrong
@@ -371,6 +374,32 @@ class Bed:
             if (wanted is None or row.state in wanted)
             and all(getattr(row, name) == value for name, value in filters.items())
         ]
+
+    def expect_rows(
+        self,
+        why: str,
+        *,
+        at_least: int | None = None,
+        at_most: int | None = None,
+        state: str | None = None,
+        local_port: int | None = None,
+    ) -> None:
+        """Waits until the target has that many TCP sockets in this state, on this port."""
+        bounds = {"at_least": at_least, "at_most": at_most}
+        filters = {"state": state, "local_port": local_port}
+        given = {name: value for name, value in bounds.items() if value is not None}
+        fields: dict[str, Any] = {n: value for n, value in filters.items() if value is not None}
+        wanted = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
+        kind = state or "TCP"
+        self._scene.step(f"target: is to have {wanted} {kind} sockets: {why}")
+        if not self._scene.waiter.ask("row-count", {"host": "target", **given, **fields}).held:
+            rows = self.rows(**fields)
+            self._scene.fail(
+                f"The target has {amount(len(rows), f'{kind} socket')}.",
+                f"{wanted[:1].upper()}{wanted[1:]}: {why}.",
+                reason="wrong-rows",
+                evidence=[*(row.text for row in rows[:6]), *self._scene.circumstances()],
+            )
 
     def packets(self, **match: Any) -> list[Packet]:
         """What the link has seen: from_="target", flags=("FIN", "ACK"), without="RST", …"""

@@ -143,12 +143,10 @@ class Connection:
         self._scene.waiter.keep_going(self._outgoing)
 
     def finish(self) -> None:
-        """Sends FIN: nothing more will be sent, what comes is still read."""
+        """Sends FIN behind everything sent so far; what comes is still read."""
         self._step(f"ends its sending side of {self} (FIN)")
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._outgoing.error = error
+        self._outgoing.finally_do(lambda: self.socket.shutdown(socket.SHUT_WR))
+        if self._outgoing.error:
             self._cannot_send(0)
 
     def close(self) -> None:
@@ -254,10 +252,8 @@ class Connection:
             return f"{self} broke with {goal.end}"
         if goal.data and goal.done:
             return f"{self} has bytes"
-        still = (
-            "nothing can move any more" if ending is Ending.STUCK else "nothing more came in time"
-        )
-        return f"On {self} {still}"
+        nothing = "nothing can move any more" if ending is Ending.STUCK else "nothing came in time"
+        return f"{nothing} on {self}"
 
     # --- barriers ---------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ _LISTS = {"flags", "without"}  # of words; the others are single values
 
 
 def as_match(words: dict[str, Any]) -> dict[str, Any]:
-    """The protocol's match of keyword arguments: `from_` is `from`, one flag is a list of one."""
-    match = {}
+    """The protocol's match: `from_` is `from`, one flag is a list of one, TCP unless said."""
+    match = {"transport": "tcp"}  # hosts also send ARP and ICMPv6 of their own accord
     for name, value in words.items():
         listed = [value] if name in _LISTS and isinstance(value, str) else value
         match[name.rstrip("_")] = listed
@@ -39,8 +39,11 @@ def matches(packet: Packet, words: dict[str, Any]) -> bool:
 
 
 def in_words(words: dict[str, Any]) -> str:
-    parts = [f"{name.rstrip('_').replace('_', ' ')} {value}" for name, value in words.items()]
-    return ", ".join(parts).replace("(", "").replace(")", "").replace("'", "")
+    parts = []
+    for name, value in words.items():
+        listed = " ".join(value) if isinstance(value, (tuple, list)) else value
+        parts.append(f"{name.rstrip('_').replace('_', ' ')} {listed}")
+    return ", ".join(parts)
 
 
 class Rule:

@@ -20,34 +20,6 @@ _NOUNS = {"fds": "descriptors"}
 _SLICE = 0.5  # seconds between two looks at the processor time used
 
 
-class _Pipe(Outgoing):
-    """The write end of a program's stdin; closed once all is written, when asked to."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, lambda data: os.write(descriptor, data))
-        os.set_blocking(descriptor, False)
-        self._descriptor: int = descriptor
-        self._closing = False
-        self._open = True
-
-    def advance(self) -> bool:
-        moved = super().advance()
-        if self.done and self._closing and self._open:
-            self._open = False
-            os.close(self._descriptor)
-        return moved
-
-    def close_when_written(self) -> None:
-        self._closing = True
-        self.advance()
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self.done = True
-            os.close(self._descriptor)
-
-
 class Run:
     """One started program and its process tree. Its texts name it as the student does."""
 
@@ -56,11 +28,13 @@ class Run:
         self.program: str = program
         self.name: str = f"{program} ({again + 1})" if again else program
         self.number = started.run
+        self._pid = started.pid
         self.command = tuple(argv)
         self.is_server = False
         self._address: Address | None = None
         self._scene = scene
-        self._stdin = _Pipe(started.stdin) if started.stdin is not None else None
+        self._pipe = started.stdin  # the write end of its stdin, as long as that is open
+        self._stdin = Outgoing(-1 if self._pipe is None else self._pipe, self._write_stdin)
         self._end: Status | None = None
         self._end_expected = False
         self._lines = 0
@@ -139,7 +113,7 @@ class Run:
 
     def unexpected_end(self) -> Status | None:
         """Its end, if it was no success or it is a server, and the check did not expect it."""
-        status = self.status
+        status = self._settled_status()
         if status.running or self._end_expected:
             return None
         bad = self.is_server or status.kind == "signal" or status.code != 0
@@ -147,8 +121,13 @@ class Run:
 
     def close(self) -> None:
         """Releases what the harness holds of it."""
-        if self._stdin:
-            self._stdin.close()
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+    def _write_stdin(self, data: memoryview) -> int:
+        assert self._pipe is not None, f'{self.name} was not started with stdin="pipe"'
+        return os.write(self._pipe, data)
 
     # --- its end ----------------------------------------------------------------------------------
 
@@ -206,6 +185,17 @@ class Run:
                 evidence=[f"stderr: {line}" for line in self.stderr.splitlines()[:6]],
             )
 
+    def expect_reason(self, why: str) -> None:
+        """Exit status 1 and the reason on stderr, in whatever words around it."""
+        self.expect_exit(1)
+        if why not in self.stderr:
+            self._scene.fail(
+                self._error_seen(1),
+                f'The reason "{why}" on stderr.',
+                reason="wrong-error",
+                evidence=[f"stderr: {line}" for line in self.stderr.splitlines()[:6]],
+            )
+
     def _error_seen(self, lines: int) -> str:
         if not self.stderr.strip():
             return f"{self.name} ended with exit status 1 and said nothing on stderr."
@@ -214,7 +204,7 @@ class Run:
         return f"{self.name} wrote {quoted(self.stderr.strip().encode(), 100)} to stderr."
 
     def expect_alive(self, why: str) -> None:
-        status = self.status
+        status = self._settled_status()
         if not status.running:
             self._scene.fail(
                 f"{self.name} ended during the check: {status.text}.",
@@ -223,6 +213,13 @@ class Run:
                 evidence=self._words(),
                 about_exit=True,
             )
+
+    def _settled_status(self) -> Status:
+        """Its status; waits for that of a program that has ended but is not reported yet."""
+        states = [process.state for process in self.processes if process.pid == self._pid]
+        if states in ([], ["Z"], ["X"]):
+            self._scene.waiter.ask("exited", {"run": self.number})
+        return self.status
 
     def _words(self) -> list[str]:
         return [f"its stderr ends with: {self.last_words}"] if self.last_words else []
@@ -275,20 +272,15 @@ class Run:
 
     def stdin_write(self, data: bytes) -> None:
         """Writes to its stdin as fast as it reads; what does not fit goes on during later verbs."""
-        pipe = self._pipe()
         self._scene.step(f"{self.name} gets {amount(len(data))} on stdin: {quoted(data, 24)}")
-        pipe.add(data)
-        pipe.advance()
-        self._scene.waiter.keep_going(pipe)
+        self._stdin.add(data)
+        self._stdin.advance()
+        self._scene.waiter.keep_going(self._stdin)
 
     def stdin_close(self) -> None:
         """Ends its stdin, once everything written before has gone."""
         self._scene.step(f"the stdin of {self.name} ends")
-        self._pipe().close_when_written()
-
-    def _pipe(self) -> _Pipe:
-        assert self._stdin, f'{self.name} was not started with stdin="pipe"'
-        return self._stdin
+        self._stdin.finally_do(self.close)
 
     def signal(self, signal: str, to: str = "main") -> None:
         self._scene.step(f"{self.name} gets {signal}")
@@ -310,18 +302,18 @@ class Run:
         """It comes to rest; a program that goes on using the processor spins."""
         self._scene.step(f"{self.name} is to come to rest: {why}")
         used = 0
-        frames = self._frames()
         for _ in range(round(self._scene.waiter.deadline / _SLICE)):
+            frames = self._frames()
             seen = self._scene.waiter.ask(
                 "quiescent", {"run": self.number}, deadline=_SLICE, given_up=None
             )
             if seen.held:
                 return
-            used += int(seen.facts["cpu_ns"])
-            if used >= _SPIN_NS and frames == self._frames():
-                self._restless(
-                    "spin", f"has nothing to do and used {used / 1e6:.0f} ms of processor time", why
-                )
+            if frames == self._frames():
+                used += int(seen.facts["cpu_ns"])
+            if used >= _SPIN_NS:
+                spent = f"used {used / 1e6:.0f} ms of processor time"
+                self._restless("spin", f"has nothing to do and {spent}", why)
         self._restless("restless", "never comes to rest", why)
 
     def _frames(self) -> int:

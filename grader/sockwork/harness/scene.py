@@ -17,6 +17,10 @@ from sockwork.testbed import Opened, Testbed
 if TYPE_CHECKING:
     from sockwork.harness.run import Run
 
+# After the last expectation a program may still be about to die of it. One that goes on working
+# for its other clients is given no more time.
+_LAST_MOMENT = 0.5
+_LAST_SETTLE_MS = 5
 _SETTLED = 1.0  # seconds given to a program that is dying, before its failure is told
 _PACKETS = 4  # of a connection, shown as evidence
 
@@ -136,6 +140,7 @@ class Scene:
 
     def inspect(self) -> None:
         """At the end of a check that held: no sanitizer report, and every server still alive."""
+        self.waiter.quiet(deadline=_LAST_MOMENT, settle_ms=_LAST_SETTLE_MS)
         for run in self.runs:
             report = sanitizer.find(run.stderr)
             if report:

@@ -9,6 +9,7 @@ the proof void.
 from __future__ import annotations
 
 import enum
+import os
 import select
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 from sockwork.facts import Fields
 from sockwork.testbed import Reply, Seen, Testbed
 
-DEADLINE = 10.0  # seconds without any progress
+_DEADLINE = 10.0  # seconds without any progress, where each processor has one thing to do
 _MARGIN = 1.0  # in which the answer of a barrier whose deadline passed must come
 _TOTAL = 60.0  # seconds of one wait in all, progress or not
 
@@ -66,16 +67,15 @@ class Question:
     def interests(self) -> Iterable[tuple[int, int]]:
         return [(self._testbed.fileno(), select.POLLIN)]
 
-    def cancel(self) -> Seen:
-        """Ends the barrier; what it had seen so far."""
+    def answer(self) -> Seen:
+        """The answer to a barrier that replies at once."""
         if not self.done:
-            self._testbed.forget(self._testbed.begin("cancel", {"request": self._number}))
             self._finish(self._testbed.await_reply(self._number))
         assert self.seen is not None
         return self.seen
 
     def abandon(self) -> None:
-        """Ends the barrier without waiting for what it had seen."""
+        """Ends the barrier; what it would have answered is of no use any more."""
         if not self.done:
             self.done = True
             self._testbed.forget(self._testbed.begin("cancel", {"request": self._number}))
@@ -91,35 +91,49 @@ class Outgoing:
     """Bytes on their way into a descriptor, as fast as it takes them."""
 
     def __init__(self, descriptor: int, write: Callable[[memoryview], int]) -> None:
-        self.done = True
         self.error: OSError | None = None
-        self.written = 0
         self._descriptor = descriptor
         self._write = write
-        self._left = memoryview(b"")
+        self._waiting = memoryview(b"")
+        self._last: Callable[[], None] | None = None
 
-    def add(self, data: bytes) -> None:
-        self._left = memoryview(bytes(self._left) + data)
-        self.done = not self._left
+    @property
+    def done(self) -> bool:
+        return not self._waiting
 
     @property
     def left(self) -> int:
-        return len(self._left)
+        return len(self._waiting)
+
+    def add(self, data: bytes) -> None:
+        self._waiting = memoryview(bytes(self._waiting) + data)
+
+    def finally_do(self, action: Callable[[], None]) -> None:
+        """Performs this when everything is written: now, or later."""
+        self._last = action
+        self._finish()
 
     def advance(self) -> bool:
         if self.done:
             return False
         try:
-            count = self._write(self._left[:_SLICE])
+            count = self._write(self._waiting[:_SLICE])
         except BlockingIOError:
             return False
         except OSError as error:
             self.error = error
-            count = len(self._left)
-        self.written += count if not self.error else 0
-        self._left = self._left[count:]
-        self.done = not self._left
+            count = len(self._waiting)
+        self._waiting = self._waiting[count:]
+        self._finish()
         return True
+
+    def _finish(self) -> None:
+        if self.done and self._last:
+            action, self._last = self._last, None
+            try:
+                action()
+            except OSError as error:
+                self.error = error
 
     def interests(self) -> Iterable[tuple[int, int]]:
         return [] if self.done else [(self._descriptor, select.POLLOUT)]
@@ -149,7 +163,7 @@ class Stillness:
 # A program is given up for good, so a time-out of its own counts as something that may still come.
 _GIVEN_UP = Stillness(settle_ms=60, untimed=True, silence=0.1)
 # Each look at a crowd of connections costs the testbed milliseconds in which it forwards nothing.
-CROWD_GIVEN_UP = Stillness(settle_ms=60, untimed=True, silence=1.0)
+_CROWD_GIVEN_UP = Stillness(settle_ms=60, untimed=True, silence=1.0)
 
 
 class Proof:
@@ -159,6 +173,8 @@ class Proof:
         self.silence = stillness.silence
         self._testbed = testbed
         self._runs = tuple(runs)
+        self._overlap = 2 * stillness.settle_ms / 1000
+        self._asked_at = 0.0
         self._fields: dict[str, Any] = {
             "settle_ms": stillness.settle_ms,
             "untimed": stillness.untimed,
@@ -171,6 +187,7 @@ class Proof:
 
     def ask(self, deadline: float) -> None:
         if not self._questions:
+            self._asked_at = time.monotonic()
             self._questions = [
                 Question(self._testbed, "quiescent", {"run": run, **self._fields}, deadline)
                 for run in self._runs
@@ -182,9 +199,12 @@ class Proof:
         if not self._questions or not all(question.done for question in self._questions):
             return False
         held = all(question.seen and question.seen.held for question in self._questions)
-        if not held:
-            self._questions = []
-        return held
+        # Each answer speaks of the settle time before it. Only if those times overlap were all
+        # the runs still at once.
+        if held and (len(self._runs) == 1 or time.monotonic() < self._asked_at + self._overlap):
+            return True
+        self._questions = []
+        return False
 
     def drop(self) -> None:
         for question in self._questions:
@@ -202,8 +222,14 @@ class Waiter:
         self._background: list[Task] = []
 
     @property
+    def _longest(self) -> float:
+        return _TOTAL * self._scale
+
+    @property
     def deadline(self) -> float:
-        return DEADLINE * self._scale
+        """Seconds without progress after which a wait ends: more where many share the processors."""
+        crowded = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+        return min(_DEADLINE * self._scale * max(1.0, crowded), self._longest)
 
     def keep_going(self, task: Task) -> None:
         """Advances this task during every wait, until it is done."""
@@ -221,6 +247,10 @@ class Waiter:
         finally:
             proof.drop()
 
+    def until_all(self, goal: Task) -> Ending:
+        """The same for a goal of many connections, which takes its time."""
+        return self.until(goal, deadline=self._longest, given_up=_CROWD_GIVEN_UP)
+
     def ask(
         self,
         kind: str,
@@ -228,12 +258,18 @@ class Waiter:
         *,
         deadline: float | None = None,
         given_up: Stillness | None = _GIVEN_UP,
+        crowd: bool = False,
     ) -> Seen:
-        """Waits for a barrier of the testbed. Its answer says whether it held."""
+        """Waits for a barrier of the testbed. Its answer says whether it held, and what is now."""
+        if crowd:
+            deadline, given_up = self._longest, _CROWD_GIVEN_UP
         limit = deadline or self.deadline
         goal = Question(self._testbed, kind, fields, limit)
         self.until(goal, deadline=limit + _MARGIN, given_up=given_up)
-        return goal.cancel()
+        if goal.seen:
+            return goal.seen
+        goal.abandon()
+        return Question(self._testbed, kind, fields, deadline=0.0).answer()
 
     def quiet(
         self, goal: Task | None = None, *, deadline: float | None = None, settle_ms: int = 20
@@ -255,7 +291,7 @@ class Waiter:
                 last = now
             elif held:
                 return Ending.STUCK
-            if now > min(last + deadline, start + _TOTAL * self._scale):
+            if now > min(last + deadline, start + self._longest):
                 return Ending.LATE
             if now >= last + proof.silence:
                 proof.ask(deadline)

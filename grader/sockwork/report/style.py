@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import shutil
 import textwrap
@@ -48,9 +49,10 @@ class Style:
         """The style for `stream`: plain unless it is a terminal that can do more."""
         terminal = stream.isatty()
         plain = bool(environment.get("NO_COLOR")) or environment.get("TERM", "dumb") == "dumb"
-        encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
+        # The user's locale tells what the terminal takes; Python itself may run in UTF-8 mode.
+        unicode = locale.getencoding().lower().replace("-", "") == "utf8"
         width = shutil.get_terminal_size((80, 24)).columns if terminal else 80
-        return cls(terminal and not plain, encoding == "utf8", max(40, min(width, 100)))
+        return cls(terminal and not plain, unicode, max(40, min(width, 100)))
 
     def paint(self, text: str, *colours: str) -> str:
         """`text` in these colours, where colours are shown."""

@@ -184,9 +184,14 @@ class Terminal:
             return []
         if check.names is not None or check.resolver is not None:
             return []
-        arguments = [shlex.quote(printable(_on_loopback(word))) for word in outcome.command[1:]]
-        role = next(each.role for each in self._lab.programs if each.name == check.program)
-        lines = [f"  by hand {' '.join([_program_path(built), *arguments])}"]
+        launch = built.launch
+        words = outcome.command[len(launch.argv) :]
+        arguments = [shlex.quote(printable(_on_loopback(word))) for word in words]
+        program = next(each for each in self._lab.programs if each.name == check.program)
+        role = program.role
+        variables = zip(program.arguments, arguments) if launch.shell else ()
+        settings = [f"{name}={value}" for name, value in variables]
+        lines = [f"  by hand {' '.join([*settings, _program_path(built), *arguments])}"]
         if len(arguments) >= 2 and role != "tool":
             listen = "-l " if role == "client" else ""
             when = "first:" if role == "client" else "then: "

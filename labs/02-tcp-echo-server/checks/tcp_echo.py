@@ -6,8 +6,8 @@ from sockwork.harness import Bed, Connection, Run
 
 
 def line(bed: Bed, size: int = 16) -> bytes:
-    """One line of exactly `size` bytes. Most checks send whole lines, one at a time, so that a server that
-    works line by line is caught by the checks about lines and by no other."""
+    """One line of exactly `size` bytes. Most checks send whole lines, one at a time, so that a
+    server that works line by line is caught by the checks about lines and by no other."""
     return bed.token(size - 1) + b"\n"
 
 

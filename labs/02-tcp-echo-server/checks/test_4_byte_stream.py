@@ -19,20 +19,21 @@ CHUNK = 1 << 20
     covers=("P48", "P53"),
     after=("echo-no-newline",),
     hints=(
-        "The client sends ten bytes. How many bytes can your next `recv` return? Name all possibilities.",
-        "Look for anything in your server that expects a certain number of bytes: a flag such as MSG_WAITALL, a "
-        "loop that fills a buffer, a length remembered from an earlier message.",
-        "A game server (positions of 8 bytes) reads with MSG_WAITALL, since each position has 8 bytes. That is right, "
-        "as long as everybody sends whole positions. Then the protocol gets a `quit` of 4 bytes. The server "
-        "holds these 4 bytes and waits for 4 more; the client waits for the server to say goodbye; neither will "
-        "move. Before a program waits until a buffer is full, it must know from the protocol that this many "
-        "bytes will come. For a stream without any structure the only thing known is: one byte or more, or the "
-        "end.",
+        "The client sends ten bytes. How many bytes can your next `recv` return? Name all "
+        "possibilities.",
+        "Look for anything in your server that expects a certain number of bytes: a flag such as "
+        "MSG_WAITALL, a loop that fills a buffer, a length remembered from an earlier message.",
+        "A game server (positions of 8 bytes) reads with MSG_WAITALL, since each position has 8 "
+        "bytes. That is right, as long as everybody sends whole positions. Then the protocol gets "
+        "a `quit` of 4 bytes. The server holds these 4 bytes and waits for 4 more; the client "
+        "waits for the server to say goodbye; neither will move. Before a program waits until a "
+        "buffer is full, it must know from the protocol that this many bytes will come. For a "
+        "stream without any structure the only thing known is: one byte or more, or the end.",
     ),
 )
 def test_fragments(bed: Bed) -> None:
-    """recv(2) returns what has arrived, from one byte up to the size of the buffer. MSG_WAITALL waits
-    for more than that, and an echo client may be waiting for its answer at the same time."""
+    """recv(2) returns what has arrived, from one byte up to the size of the buffer. MSG_WAITALL
+    waits for more than that, and an echo client may be waiting for its answer at the same time."""
     client = bed.connect(bed.start_server())
     message = line(bed, 24)
     pieces = [message[:8], *(message[i : i + 1] for i in range(8, len(message)))]
@@ -52,14 +53,15 @@ def test_fragments(bed: Bed) -> None:
     after=("echo-line",),
     hints=(
         "The client has called `send` five times. How often will your `recv` return?",
-        "Look at what your server does with a buffer that holds more than one line. Is every byte of it sent, up to the "
-        "count that `recv` returned?",
-        "A mail server (SMTP with PIPELINING, RFC 2920) may receive MAIL, RCPT and DATA in one segment. Its loop "
-        "reads, finds the first newline, handles the command before it, and reads again. The two other commands are in "
-        "the buffer, handled by nobody. The client waits for three answers and gets one; the server waits "
-        "for bytes that have long arrived. By hand the bug cannot be found, since nobody types three lines within one "
-        "millisecond. One read may bring half a command, one, or several and a half: the loop "
-        "over the buffer and the loop over the reads are two different loops.",
+        "Look at what your server does with a buffer that holds more than one line. Is every byte "
+        "of it sent, up to the count that `recv` returned?",
+        "A mail server (SMTP with PIPELINING, RFC 2920) may receive MAIL, RCPT and DATA in one "
+        "segment. Its loop reads, finds the first newline, handles the command before it, and "
+        "reads again. The two other commands are in the buffer, handled by nobody. The client "
+        "waits for three answers and gets one; the server waits for bytes that have long arrived. "
+        "By hand the bug cannot be found, since nobody types three lines within one millisecond. "
+        "One read may bring half a command, one, or several and a half: the loop over the buffer "
+        "and the loop over the reads are two different loops.",
     ),
 )
 def test_coalesced(bed: Bed) -> None:
@@ -72,61 +74,29 @@ def test_coalesced(bed: Bed) -> None:
 
 
 @check(
-    title="Four megabytes come back exactly, through small buffers",
-    stage=STAGE,
-    program="echo_server",
-    points=3,
-    concept="flow-control",
-    covers=("P42", "P43"),
-    after=("echo-sizes",),
-    hints=(
-        "You ask `send` to take 4096 bytes, and it returns 1000. Where are the other 3096, and who must do "
-        "something about them?",
-        "Look at each `send`: what do you do with its return value when it is smaller than what you asked for, and what "
-        "when it is -1 with EAGAIN? From which byte does the next attempt begin?",
-        "A photo printer takes pictures over TCP (port 9100) and reads slowly, because paper is slow. "
-        "The sending program uses a non-blocking socket and ignores what `send` returns. As long as the picture fits "
-        "into the buffers it prints well; larger pictures come out with stripes missing. The author adds a "
-        "loop: if not everything was taken, send again. Now the stripes appear twice, because each attempt begins at the "
-        "first byte of the block. Correct books are kept with two numbers for each connection: how "
-        "many bytes there are, and how many of them have been taken.",
-    ),
-)
-def test_large(bed: Bed) -> None:
-    """send(2) returns how many bytes it took, and a non-blocking one takes only what fits into the send
-    buffer. The rest must be sent again, from the first byte that was not taken."""
-    server = bed.start_server()
-    client = bed.connect(server, receive_buffer=16384, send_buffer=16384)
-    data = bed.bytes(LARGE)
-    sent = client.send_some(data)  # nobody reads yet, so the buffers on the way fill up
-    client.send_in_background(data[sent:])
-    client.expect(data)
-
-
-@check(
     title="Everything that waits in the socket is read, not one buffer of it",
     stage=STAGE,
     program="echo_server",
     points=2,
     concept="multiplexing",
     covers=("P94",),
-    after=("echo-sizes",),
+    after=("echo-sizes", "coalesced"),
     hints=(
-        "When does your waiting call tell you about a client: as long as there are bytes, or only when new "
-        "ones arrive?",
-        "If you use `epoll` with EPOLLET: how often do you call `recv` for one event, and how do you know that you "
-        "have read everything? `ss -tn` shows in Recv-Q what you left behind.",
-        "Think of a letter box with a bell that rings when a letter falls in. Whoever takes one letter at "
-        "each ring leaves the others in the box: two letters thrown in together ring once. A box with a "
-        "lamp that is lit while there are letters has no such trouble. A proxy for SIP telephones uses the bell "
-        "(edge-triggered) and reads 2048 bytes for each ring. A large INVITE of 3000 bytes arrives: 952 bytes remain "
-        "in the socket, no new bytes come, since the caller waits for the answer, and the bell is silent. "
-        "The call never happens.",
+        "When does your waiting call tell you about a client: as long as there are bytes, or only "
+        "when new ones arrive?",
+        "If you use `epoll` with EPOLLET: how often do you call `recv` for one event, and how do "
+        "you know that you have read everything? `ss -tn` shows in Recv-Q what you left behind.",
+        "Think of a letter box with a bell that rings when a letter falls in. Whoever takes one "
+        "letter at each ring leaves the others in the box: two letters thrown in together ring "
+        "once. A box with a lamp that is lit while there are letters has no such trouble. A proxy "
+        "for SIP telephones uses the bell (edge-triggered) and reads 2048 bytes for each ring. A "
+        "large INVITE of 3000 bytes arrives: 952 bytes remain in the socket, no new bytes come, "
+        "since the caller waits for the answer, and the bell is silent. The call never happens.",
     ),
 )
 def test_edge_drain(bed: Bed) -> None:
-    """With EPOLLET an event says that something has changed; it is not repeated while bytes are left.
-    The socket must be read until EAGAIN (epoll(7), `Level-triggered and edge-triggered`)."""
+    """With EPOLLET an event says that something has changed; it is not repeated while bytes are
+    left. The socket must be read until EAGAIN (epoll(7), `Level-triggered and edge-triggered`)."""
     server = bed.start_server()
     client = served(bed, server)
     data = bed.bytes(48 << 10)
@@ -134,6 +104,40 @@ def test_edge_drain(bed: Bed) -> None:
         client.send(data)
         client.delivered()
     client.consumed()
+    client.expect(data)
+
+
+@check(
+    title="Four megabytes come back exactly, through small buffers",
+    stage=STAGE,
+    program="echo_server",
+    points=3,
+    concept="flow-control",
+    covers=("P42", "P43"),
+    after=("edge-drain",),
+    hints=(
+        "You ask `send` to take 4096 bytes, and it returns 1000. Where are the other 3096, and "
+        "who must do something about them?",
+        "Look at each `send`: what do you do with its return value when it is smaller than what "
+        "you asked for, and what when it is -1 with EAGAIN? From which byte does the next attempt "
+        "begin?",
+        "A photo printer takes pictures over TCP (port 9100) and reads slowly, because paper is "
+        "slow. The sending program uses a non-blocking socket and ignores what `send` returns. As "
+        "long as the picture fits into the buffers it prints well; larger pictures come out with "
+        "stripes missing. The author adds a loop: if not everything was taken, send again. Now "
+        "the stripes appear twice, because each attempt begins at the first byte of the block. "
+        "Correct books are kept with two numbers for each connection: how many bytes there are, "
+        "and how many of them have been taken.",
+    ),
+)
+def test_large(bed: Bed) -> None:
+    """send(2) returns how many bytes it took, and a non-blocking one takes only what fits into the
+    send buffer. The rest must be sent again, from the first byte that was not taken."""
+    server = bed.start_server()
+    client = bed.connect(server, receive_buffer=16384, send_buffer=16384)
+    data = bed.bytes(LARGE)
+    sent = client.send_some(data)  # nobody reads yet, so the buffers on the way fill up
+    client.send_in_background(data[sent:])
     client.expect(data)
 
 
@@ -146,17 +150,18 @@ def test_edge_drain(bed: Bed) -> None:
     covers=("P47",),
     after=("client-bytes",),
     hints=(
-        "The server sends back while your client is still sending. Where are these bytes kept, and what "
-        "happens when that place is full?",
-        "Where does your client sleep while it sends? Can it notice there that bytes have arrived? Draw the "
-        "four buffers between the two programs and fill them one by one.",
-        "Two neighbours share a narrow bridge for their wheelbarrows; each is polite and brings all of his own stones "
-        "over before he takes any. They meet in the middle and stand there still. A compression service "
-        "does this: its client sends the whole file and reads the result afterwards. Small files work, since the "
-        "kernels of both machines store a few hundred kilobytes. With a larger file the result fills the client's "
-        "receive buffer, the server's `send` sleeps, the server stops reading, and the client's `send` sleeps "
-        "too. Nobody is broken; each waits for the other. Only a client that takes out bytes while it puts bytes "
-        "in keeps the stream moving.",
+        "The server sends back while your client is still sending. Where are these bytes kept, "
+        "and what happens when that place is full?",
+        "Where does your client sleep while it sends? Can it notice there that bytes have "
+        "arrived? Draw the four buffers between the two programs and fill them one by one.",
+        "Two neighbours share a narrow bridge for their wheelbarrows; each is polite and brings "
+        "all of his own stones over before he takes any. They meet in the middle and stand there "
+        "still. A compression service does this: its client sends the whole file and reads the "
+        "result afterwards. Small files work, since the kernels of both machines store a few "
+        "hundred kilobytes. With a larger file the result fills the client's receive buffer, the "
+        "server's `send` sleeps, the server stops reading, and the client's `send` sleeps too. "
+        "Nobody is broken; each waits for the other. Only a client that takes out bytes while it "
+        "puts bytes in keeps the stream moving.",
     ),
 )
 def test_client_large(bed: Bed) -> None:
@@ -186,16 +191,17 @@ def test_client_large(bed: Bed) -> None:
     covers=("P40", "P41"),
     after=("client-large",),
     hints=(
-        "Between the keyboard and your program, and between your program and the screen: who else may keep bytes for a "
-        "while?",
-        "Do you use `poll` or `select` together with `fgets`, `getline` or `std::cin`? What does `poll` "
-        "know about bytes that such a function has already read? And when does your standard output "
-        "really get written, if it is a pipe?",
-        "A client for a chat (IRC) waits with `poll` for standard input or the socket. The user pastes three "
-        "lines. `poll` says that standard input is ready; `fgets` reads all three into its own buffer and returns "
-        "the first; the client goes back to `poll`, which looks into the kernel, where nothing is left. Two lines "
-        "appear only when the user presses Enter again. The output side has a buffer of the same kind: `printf` to a "
-        "terminal writes each line, `printf` to a pipe writes when 4096 bytes have come together. A "
+        "Between the keyboard and your program, and between your program and the screen: who else "
+        "may keep bytes for a while?",
+        "Do you use `poll` or `select` together with `fgets`, `getline` or `std::cin`? What does "
+        "`poll` know about bytes that such a function has already read? And when does your "
+        "standard output really get written, if it is a pipe?",
+        "A client for a chat (IRC) waits with `poll` for standard input or the socket. The user "
+        "pastes three lines. `poll` says that standard input is ready; `fgets` reads all three "
+        "into its own buffer and returns the first; the client goes back to `poll`, which looks "
+        "into the kernel, where nothing is left. Two lines appear only when the user presses "
+        "Enter again. The output side has a buffer of the same kind: `printf` to a terminal "
+        "writes each line, `printf` to a pipe writes when 4096 bytes have come together. A "
         "program that waits should see and empty every buffer that it owns.",
     ),
 )
@@ -224,19 +230,20 @@ def test_client_interactive(bed: Bed) -> None:
     after=("client-large",),
     hints=(
         "You sent one line in one `send`. In how many pieces may the same line come back?",
-        "Count in your client: how often does it call `recv` for each line that it sends? What ends the "
-        "reading: a count, or an event?",
-        "A client for a stock ticker sends a request and calls `recv` once for the answer. On its own "
-        "machine the whole answer always arrives in one piece. Over a mobile network it arrives as `AC`, "
-        "`ME 12` and `3.45`. The client shows a company called AC, and takes `ME 12` as the answer to its next "
-        "request: from now on every answer belongs to the question before. A program may not count "
-        "pieces, because their number means nothing. It reads whenever bytes are there, and stops when the "
-        "protocol says so, or when the other side ends.",
+        "Count in your client: how often does it call `recv` for each line that it sends? What "
+        "ends the reading: a count, or an event?",
+        "A client for a stock ticker sends a request and calls `recv` once for the answer. On its "
+        "own machine the whole answer always arrives in one piece. Over a mobile network it "
+        "arrives as `AC`, `ME 12` and `3.45`. The client shows a company called AC, and takes `ME "
+        "12` as the answer to its next request: from now on every answer belongs to the question "
+        "before. A program may not count pieces, because their number means nothing. It reads "
+        "whenever bytes are there, and stops when the protocol says so, or when the other side "
+        "ends.",
     ),
 )
 def test_client_fragmented(bed: Bed) -> None:
-    """What one send(2) took may arrive in any number of pieces (RFC 9293 section 3.7). Each piece here
-    is read by the client before the next one is sent."""
+    """What one send(2) took may arrive in any number of pieces (RFC 9293 section 3.7). Each piece
+    here is read by the client before the next one is sent."""
     listener = bed.listen()
     client = bed.start(*listener.address, stdin="pipe")
     connection = listener.accept()

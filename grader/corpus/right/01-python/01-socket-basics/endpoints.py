@@ -7,6 +7,7 @@ from typing import NoReturn
 
 PROGRAM = "endpoints"
 
+
 def usage() -> NoReturn:
     print(f"usage: {PROGRAM} HOST PORT", file=sys.stderr)
     sys.exit(2)
@@ -32,9 +33,7 @@ def arguments() -> tuple[str, str]:
 def listen(host: str, port: str) -> socket.socket:
     """A non-blocking listener on the first address of `host` that can be bound."""
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         fail("getaddrinfo", error)
     call, reason = "socket", OSError()

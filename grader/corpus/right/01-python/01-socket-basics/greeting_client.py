@@ -7,6 +7,7 @@ from typing import NoReturn
 
 PROGRAM = "greeting_client"
 
+
 def usage() -> NoReturn:
     print(f"usage: {PROGRAM} HOST PORT", file=sys.stderr)
     sys.exit(2)

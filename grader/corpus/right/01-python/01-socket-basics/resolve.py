@@ -7,6 +7,7 @@ from typing import NoReturn
 
 PROGRAM = "resolve"
 
+
 def fail(call: str, error: OSError) -> NoReturn:
     # A gaierror carries the text of gai_strerror itself.
     print(f"{PROGRAM}: {call}: {error.strerror}", file=sys.stderr)

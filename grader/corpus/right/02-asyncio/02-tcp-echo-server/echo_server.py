@@ -16,6 +16,7 @@ GRACE = 0.5
 RETRY = 1.0
 OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+
 def usage() -> NoReturn:
     print(f"usage: {PROGRAM} HOST PORT", file=sys.stderr)
     sys.exit(2)
@@ -41,9 +42,7 @@ def arguments() -> tuple[str, str]:
 def listen(host: str, port: str) -> socket.socket:
     """A non-blocking listener on the first address of `host` that can be bound."""
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         fail("getaddrinfo", error)
     call, reason = "socket", OSError()

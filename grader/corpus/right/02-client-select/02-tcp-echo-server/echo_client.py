@@ -12,6 +12,7 @@ PROGRAM = "echo_client"
 SIZE = 16384
 STDIN, STDOUT = 0, 1
 
+
 def usage() -> NoReturn:
     print(f"usage: {PROGRAM} HOST PORT", file=sys.stderr)
     sys.exit(2)

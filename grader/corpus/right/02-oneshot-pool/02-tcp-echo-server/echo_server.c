@@ -136,31 +136,36 @@ static enum outcome after(ssize_t result) {
   return result < 0 && (errno == EAGAIN || errno == EINTR) ? kWaits : kEnded;
 }
 
-static enum outcome step(struct client *client) {
-  ssize_t moved;
-  if (client->begin < client->end) {
-    size_t owed = client->end - client->begin;
-    moved = send(client->fd, client->buffer + client->begin, owed, MSG_NOSIGNAL);
-    if (moved > 0) client->begin += (size_t)moved;
-  } else {
-    moved = recv(client->fd, client->buffer, kBuffer, 0);
-    client->begin = 0;
-    client->end = moved > 0 ? (size_t)moved : 0;
-  }
-  return after(moved);
+static enum outcome receive(struct client *client) {
+  ssize_t got = recv(client->fd, client->buffer, kBuffer, 0);
+  client->begin = 0;
+  client->end = got > 0 ? (size_t)got : 0;
+  return after(got);
 }
 
+static enum outcome reply(struct client *client) {
+  size_t owed = client->end - client->begin;
+  ssize_t sent = send(client->fd, client->buffer + client->begin, owed, MSG_NOSIGNAL);
+  if (sent > 0) client->begin += (size_t)sent;
+  return after(sent);
+}
+
+// The load of `owes` reads what the thread before stored last, and so sees all that it did.
 static void serve(struct client *client) {
-  enum outcome outcome = kMoved;
   client->moved_at = now_ms();
-  for (int turn = 0; turn < kTurns && outcome == kMoved; ++turn) outcome = step(client);
+  enum outcome outcome = kMoved;
+  int owes = client->owes;
+  for (int turn = 0; turn < kTurns && outcome == kMoved; ++turn) {
+    outcome = owes ? reply(client) : receive(client);
+    owes = client->begin < client->end;
+  }
   if (outcome == kEnded) {
     end(client);
     return;
   }
-  client->owes = client->begin < client->end;
+  client->owes = owes;
   // From here on another thread may own the client.
-  watch(EPOLL_CTL_MOD, client->fd, (client->owes ? EPOLLOUT : EPOLLIN) | EPOLLONESHOT, client);
+  watch(EPOLL_CTL_MOD, client->fd, (owes ? EPOLLOUT : EPOLLIN) | EPOLLONESHOT, client);
 }
 
 static void *work(void *unused) {

@@ -14,7 +14,9 @@ PROGRAM = "echo_server"
 SIZE = 16384
 GRACE = 0.5
 RETRY = 1.0
+DAYS = 1e6
 OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
 
 def usage() -> NoReturn:
     print(f"usage: {PROGRAM} HOST PORT", file=sys.stderr)
@@ -41,9 +43,7 @@ def arguments() -> tuple[str, str]:
 def listen(host: str, port: str) -> socket.socket:
     """A non-blocking listener on the first address of `host` that can be bound."""
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         fail("getaddrinfo", error)
     call, reason = "socket", OSError()
@@ -87,7 +87,8 @@ class Echo(socketserver.BaseRequestHandler):
             ready.unregister(self.server.stop_reader)
             if not ready.poll(GRACE * 1000):
                 return b""
-        return self.request.recv(SIZE)
+        data: bytes = self.request.recv(SIZE)
+        return data
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -115,7 +116,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         connection.setblocking(True)
         return connection, address
 
-    def shutdown_request(self, request: socket.socket) -> None:
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
         super().shutdown_request(request)
         with self.changed:
             self.clients -= 1
@@ -138,7 +139,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_terminate)
     # Everything that ends the loop wakes it, so there is nothing to look for now and then.
-    server.serve_forever(poll_interval=None)
+    server.serve_forever(poll_interval=DAYS)
     server.socket.close()
     server.stop_writer.close()
     server.wait_for_clients()

@@ -1,5 +1,5 @@
-// Bug: edge-triggered, but an event brings one read only, so what does not fit into the buffer
-// stays in the socket. Only after a wait for room does the server go on until EAGAIN.
+// Bug: edge-triggered, but each event brings one read only: what does not fit into the buffer
+// stays in the socket until something else arrives.
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
@@ -48,22 +48,26 @@ struct Client {
 
 static bool try_again() { return errno == EAGAIN || errno == EINTR; }
 
-enum class Step { kMore, kWait, kEnded };
-
-// Reads when nothing is owed, sends what is owed.
-static Step step(int fd, Client& client) {
-  if (client.left == 0) {
-    ssize_t n = recv(fd, client.data, sizeof client.data, 0);
-    if (n == 0) return Step::kEnded;
-    if (n < 0) return try_again() ? Step::kWait : Step::kEnded;
-    client.start = 0;
-    client.left = n;
-  }
+// Sends what is owed; false when the client has gone.
+static bool flush(int fd, Client& client) {
+  if (client.left == 0) return true;
   ssize_t n = send(fd, client.data + client.start, client.left, MSG_NOSIGNAL);
-  if (n < 0) return try_again() ? Step::kWait : Step::kEnded;
+  if (n < 0) return try_again();
   client.start += n;
   client.left -= n;
-  return client.left > 0 ? Step::kWait : Step::kMore;
+  return true;
+}
+
+// Sends what is owed, then reads and sends that; false when the client has ended.
+static bool step(int fd, Client& client) {
+  if (!flush(fd, client)) return false;
+  if (client.left > 0) return true;
+  ssize_t n = recv(fd, client.data, sizeof client.data, 0);
+  if (n == 0) return false;
+  if (n < 0) return try_again();
+  client.start = 0;
+  client.left = n;
+  return flush(fd, client);
 }
 
 static void watch(int queue, int operation, int fd, uint32_t events) {
@@ -93,17 +97,11 @@ int main(int argc, char** argv) {
         int connection = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
         if (connection >= 0) {
           clients[connection];
-          int size = 1 << 18;
-          setsockopt(connection, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
           watch(queue, EPOLL_CTL_ADD, connection, EPOLLIN | EPOLLOUT | EPOLLET);
         } else if (errno == EMFILE || errno == ENFILE) {
           watch(queue, EPOLL_CTL_MOD, listener, 0);  // until a client gives one back
         }
-      } else {
-        bool waited = clients[fd].left > 0;
-        Step result = step(fd, clients[fd]);
-        while (waited && result == Step::kMore) result = step(fd, clients[fd]);
-        if (result != Step::kEnded) continue;
+      } else if (!step(fd, clients[fd])) {
         close(fd);
         clients.erase(fd);
         watch(queue, EPOLL_CTL_MOD, listener, EPOLLIN);

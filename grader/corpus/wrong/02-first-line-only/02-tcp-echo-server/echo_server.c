@@ -42,15 +42,13 @@ static int listen_on(const char *host, const char *port) {
 }
 
 static void serve(int fd) {
-  char buffer[1024];
+  char buffer[4096];
   for (;;) {
     ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return;
-    if (n < (ssize_t)sizeof buffer) { /* not a piece of something long */
-      char *end = memchr(buffer, '\n', n);
-      if (end != NULL) n = end + 1 - buffer;
-    }
+    char *end = memchr(buffer, '\n', n);
+    if (end != NULL) n = end + 1 - buffer; /* this is the line */
     for (ssize_t sent = 0; sent < n;) {
       ssize_t m = send(fd, buffer + sent, n - sent, MSG_NOSIGNAL);
       if (m < 0 && errno != EINTR) return;

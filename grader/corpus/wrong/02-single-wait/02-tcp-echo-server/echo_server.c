@@ -1,4 +1,5 @@
-/* Bug: one wait() for each SIGCHLD; when several children end together there is one signal only. */
+/* Bug: one waitpid() for each SIGCHLD; when several children end together, there is
+   one signal only. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
@@ -58,7 +59,7 @@ static void serve(int fd) {
 static void reap(int signal_number) {
   int saved = errno;
   (void)signal_number;
-  wait(NULL);
+  waitpid(-1, NULL, WNOHANG);
   errno = saved;
 }
 

@@ -38,7 +38,7 @@ def serve(connection):
     global endings
     with connection, connection.makefile("rb") as lines:
         try:
-            while line := lines.readline(65536):
+            while line := lines.readline(4096):
                 connection.sendall(line)
         except OSError:
             pass  # the client is gone
