@@ -64,6 +64,11 @@ std::string name_of(std::uint64_t number) {
   return found == kNames.end() ? std::to_string(number) : found->second;
 }
 
+// The runtime of a sanitizer asks for memory whenever it likes.
+bool is_about_memory(std::uint64_t number) {
+  return number == SYS_mmap || number == SYS_munmap || number == SYS_madvise;
+}
+
 [[noreturn]] void run_child(const std::function<void()>& code) {
   ::raise(SIGSTOP);  // until the parent traces us
   ::syscall(kMarker);
@@ -106,7 +111,7 @@ std::vector<Syscall> trace(pid_t child) {
     if (is_syscall && at_entry(child, info)) {
       if (info.entry.nr == static_cast<std::uint64_t>(kMarker)) {
         ++markers;
-      } else if (markers == 1) {
+      } else if (markers == 1 && !is_about_memory(info.entry.nr)) {
         Syscall call{name_of(info.entry.nr)};
         std::copy(std::begin(info.entry.args), std::end(info.entry.args), call.arguments.begin());
         calls.push_back(std::move(call));

@@ -39,7 +39,7 @@ def run(
     """
     conditions = Conditions(lab, launches, seed, frozenset(without), tier, keep, deadline_scale)
     schedule = Schedule(checks)
-    workers = _Workers(checks, conditions, jobs or os.cpu_count() or 1)
+    workers = _Workers(checks, conditions, jobs or len(os.sched_getaffinity(0)))
     try:
         while not schedule.finished:
             yield from schedule.ruled_out(seed)

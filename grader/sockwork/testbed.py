@@ -80,14 +80,11 @@ class Seen:
     """How a barrier ended: whether it held, and the facts it compared then."""
 
     held: bool
-    ended: bool  # a run it depends on ended first
     facts: dict[str, Any]
 
     @staticmethod
     def parse(fields: Mapping[str, Any]) -> Seen:
-        return Seen(
-            bool(fields.get("held")), bool(fields.get("ended")), dict(fields.get("seen") or {})
-        )
+        return Seen(bool(fields.get("held")), dict(fields.get("seen") or {}))
 
 
 @dataclass(frozen=True)
@@ -343,6 +340,11 @@ class Testbed:
 
     def output(self, run: int, stream: str) -> bytes:
         return self.call("output", {"run": run, "stream": stream, "from": 0}).attached()
+
+    def limit_descriptors(self, run: int, limit: int) -> None:
+        """Sets RLIMIT_NOFILE of every process of the run."""
+        if not self.call("limit", {"run": run, "nofile": limit}).fields["previous"]:
+            raise TestbedError("the limit of descriptors could not be set")
 
     def attachment(self, verb: str) -> bytes:
         return self.call(verb).attached()

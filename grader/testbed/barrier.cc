@@ -130,7 +130,7 @@ Barrier row_count(const json& request, Facts& facts) {
     for (const Row& row : facts.table(host).rows(protocol)) {
       if (port != 0 && row.local.port != port) continue;
       ++states[row.state];
-      if (wanted.empty() ? row.state != "BOUND" : row.state == wanted) ++count;
+      if (wanted.empty() || row.state == wanted) ++count;
     }
     look.held = least <= count && count <= most;
     look.seen = {{"count", count}, {"states", states}};
@@ -210,13 +210,18 @@ class Quiescence {
       }
     }
     std::sort(picture.threads.begin(), picture.threads.end());
-    if (Link* link = facts_.link(); link != nullptr) {
-      picture.frames = link->counts().moving;
+    picture.output = facts_.output_total();
+    Link* link = facts_.link();
+    if (link != nullptr) picture.frames = link->counts().moving;
+    // Tables are costly to list: only once everything else has stayed as it was.
+    const bool same = last_ && last_->threads == picture.threads &&
+                      last_->frames == picture.frames && last_->output == picture.output;
+    if (!moving.empty() || !same) return {picture, moving};
+    if (link != nullptr) {
       for (const Host& host : facts_.network().hosts()) add_rows(host.name, picture, moving);
     } else {
       add_own_rows(run.request().host, picture, moving);
     }
-    picture.output = facts_.output_total();
     return {picture, moving};
   }
 

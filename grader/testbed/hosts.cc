@@ -20,6 +20,7 @@
 #include <cstdio>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "refusal.h"
 #include "sock/error.h"
@@ -41,8 +42,19 @@ sock::Fd current_netns() {
           .value());
 }
 
+// A table of the kernel's sockets is walked whole whenever it is listed. The machine's own, which
+// namespaces share unless told otherwise (6.1 and later), has hundreds of thousands of buckets.
+void give_children_small_tables() {
+  for (const auto& [path, entries] :
+       {std::pair{"/proc/sys/net/ipv4/tcp_child_ehash_entries", "4096"},
+        std::pair{"/proc/sys/net/ipv4/udp_child_hash_entries", "1024"}}) {
+    if (::access(path, F_OK) == 0) write_file(path, entries);
+  }
+}
+
 sock::Fd new_netns() {
   (void)sock::check(::unshare(CLONE_NEWNET), "unshare(CLONE_NEWNET)").value();
+  give_children_small_tables();
   return current_netns();
 }
 
@@ -74,6 +86,9 @@ constexpr Setting kSettings[] = {
     {"ipv4/tcp_ecn", "0"},
     {"ipv4/tcp_no_metrics_save", "1"},
     {"ipv4/tcp_syncookies", "0"},
+    // These follow the size of the socket table, which is small here.
+    {"ipv4/tcp_max_syn_backlog", "4096"},
+    {"ipv4/tcp_max_tw_buckets", "65536"},
     {"ipv4/ip_unprivileged_port_start", "0"},
     {"ipv6/conf/all/accept_dad", "0"},
     {"ipv6/conf/default/accept_dad", "0"},

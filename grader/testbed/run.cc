@@ -1,15 +1,18 @@
 #include "run.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -182,6 +185,7 @@ Run::Run(const Network& network, RunRequest request, const std::string& etc_host
          const std::string& resolver)
     : request_(std::move(request)),
       own_pid_namespace_(network.tier() != Tier::kLoopback),
+      own_user_(network.tier() == Tier::kRoot),
       stdout_(sock::Fd(), request_.stdout_limit),
       stderr_(sock::Fd(), request_.stderr_limit) {
   request_.environment = environment_of(request_);
@@ -349,6 +353,37 @@ void Run::signal(int number, bool all) const {
     return;
   }
   for (const Process& process : processes(Detail::kIds)) ::kill(process.pid, number);
+}
+
+std::uint64_t Run::limit_descriptors(std::uint64_t wanted) const {
+  const std::vector<Process> targets = processes(Detail::kIds);
+  auto [result_read, result_write] = make_pipe();
+  const uid_t user = program_uid();
+  const pid_t child = sock::check(::fork(), "fork").value();
+  if (child == 0) {
+    // prlimit(2) is for the program's own user, or for CAP_SYS_RESOURCE, which a root in a
+    // container may lack.
+    if (own_user_ && (::setgroups(0, nullptr) != 0 || ::setresgid(user, user, user) != 0 ||
+                      ::setresuid(user, user, user) != 0)) {
+      ::_exit(1);
+    }
+    for (const Process& target : targets) {
+      rlimit limit{};
+      if (::prlimit(target.pid, RLIMIT_NOFILE, nullptr, &limit) != 0) continue;
+      const std::uint64_t previous = limit.rlim_cur;
+      limit.rlim_cur = std::min<rlim_t>(wanted, limit.rlim_max);
+      if (::prlimit(target.pid, RLIMIT_NOFILE, &limit, nullptr) != 0) continue;
+      if (target.pid == program_) (void)!::write(result_write.get(), &previous, sizeof(previous));
+    }
+    ::_exit(0);
+  }
+  result_write.reset();
+  std::uint64_t previous = 0;
+  const ssize_t size = ::read(result_read.get(), &previous, sizeof(previous));
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  if (size != sizeof(previous)) throw std::system_error(EPERM, std::system_category(), "prlimit");
+  return previous;
 }
 
 // The first process takes the whole pid namespace with it (pid_namespaces(7)); it is gone only

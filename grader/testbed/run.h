@@ -90,6 +90,9 @@ class Run {
   [[nodiscard]] std::vector<Process> processes(Detail detail) const;
   // Sends the signal to the program, or to everything it started as well.
   void signal(int number, bool all) const;
+  // Sets the soft RLIMIT_NOFILE of every process of the run, at most to its hard one. Returns the
+  // program's previous limit. Throws std::system_error.
+  std::uint64_t limit_descriptors(std::uint64_t wanted) const;
   // Ends everything of this run and waits for the sandbox. Safe to call twice.
   void kill();
 
@@ -102,6 +105,7 @@ class Run {
 
   RunRequest request_;
   bool own_pid_namespace_;
+  bool own_user_;  // the program runs as a user of its own (T2)
   Phase phase_ = Phase::kStarting;
   pid_t sandbox_ = -1;  // our child: bubblewrap, or sockwork-enter in T0
   pid_t init_ = -1;     // sockwork-enter

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -421,7 +420,7 @@ json Server::rows(const std::string& host, Protocol protocol) {
     }
   }
   json rows = json::array();
-  for (const Row& row : table(host).rows(protocol)) {
+  for (const Row& row : table(host).rows(protocol, SocketTable::Bound::kShown)) {
     const auto owner = owners.find(row.inode);
     rows.push_back(to_json(row, owner == owners.end() ? std::vector<pid_t>() : owner->second));
   }
@@ -594,16 +593,7 @@ json Server::signal(const json& request) {
 json Server::limit(const json& request) {
   expect_fields(request, {"run", "nofile"});
   const auto wanted = request.at("nofile").get<std::uint64_t>();
-  std::uint64_t previous = 0;
-  for (const Process& process :
-       run(request.at("run").get<std::uint64_t>()).processes(Detail::kIds)) {
-    rlimit before{};
-    if (::prlimit(process.pid, RLIMIT_NOFILE, nullptr, &before) != 0) continue;
-    const rlimit after{std::min<rlim_t>(wanted, before.rlim_max), before.rlim_max};
-    (void)sock::check(::prlimit(process.pid, RLIMIT_NOFILE, &after, nullptr), "prlimit").value();
-    previous = before.rlim_cur;
-  }
-  return {{"previous", previous}};
+  return {{"previous", run(request.at("run").get<std::uint64_t>()).limit_descriptors(wanted)}};
 }
 
 json Server::list_rows(const json& request) {

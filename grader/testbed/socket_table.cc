@@ -19,6 +19,8 @@ constexpr const char* kStates[] = {
     "",      "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
     "CLOSE", "CLOSE_WAIT",  "LAST_ACK", "LISTEN",   "CLOSING",   "SYN_RECV",  "BOUND"};
 
+constexpr unsigned kBound = 13;
+
 std::string state_name(unsigned state) {
   return state < std::size(kStates) ? kStates[state] : std::to_string(state);
 }
@@ -66,21 +68,21 @@ SocketTable::SocketTable(const Network& network, const Host& host) {
   network.inside(host, [&] { netlink_ = std::make_unique<Netlink>(NETLINK_SOCK_DIAG); });
 }
 
-void SocketTable::dump(Protocol protocol, int family, std::vector<Row>& rows) {
+void SocketTable::dump(Protocol protocol, int family, Bound bound, std::vector<Row>& rows) {
   inet_diag_req_v2 query{};
   query.sdiag_family = static_cast<std::uint8_t>(family);
   query.sdiag_protocol = protocol == Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
-  query.idiag_states = ~0U;
+  query.idiag_states = bound == Bound::kShown ? ~0U : ~(1U << kBound);
   Request request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, query);
   (void)netlink_->query(request, [&](const nlmsghdr& header) {
     rows.push_back(row_of(protocol, body_of<inet_diag_msg>(header)));
   });
 }
 
-std::vector<Row> SocketTable::rows(Protocol protocol) {
+std::vector<Row> SocketTable::rows(Protocol protocol, Bound bound) {
   std::vector<Row> rows;
-  dump(protocol, AF_INET, rows);
-  dump(protocol, AF_INET6, rows);
+  dump(protocol, AF_INET, bound, rows);
+  dump(protocol, AF_INET6, bound, rows);
   return rows;
 }
 
@@ -100,7 +102,7 @@ std::optional<Row> SocketTable::find(const End& local, const End& remote) {
   (void)netlink_->query(request, [&](const nlmsghdr& header) {
     Row row = row_of(Protocol::kTcp, body_of<inet_diag_msg>(header));
     // Without a connection the kernel's look-up falls back to a listener on that port.
-    if (row.state != "LISTEN") found = std::move(row);
+    if (row.state != "LISTEN" || remote.port == 0) found = std::move(row);
   });
   return found;
 }

@@ -44,13 +44,17 @@ class SocketTable {
   // Opens the query socket inside `host`.
   SocketTable(const Network& network, const Host& host);
 
-  // All rows of the protocol, IPv4 and IPv6.
-  std::vector<Row> rows(Protocol protocol);
-  // The TCP connection with these ends; absent when the kernel has no row for it.
+  enum class Bound { kLeftOut, kShown };
+
+  // All rows of the protocol, IPv4 and IPv6. Rows in the state BOUND cost the kernel a walk through
+  // the table of ports.
+  std::vector<Row> rows(Protocol protocol, Bound bound = Bound::kLeftOut);
+  // The TCP connection with these ends, or the listener at `local` when the port of `remote` is 0;
+  // absent when the kernel has no row for it.
   std::optional<Row> find(const End& local, const End& remote);
 
  private:
-  void dump(Protocol protocol, int family, std::vector<Row>& rows);
+  void dump(Protocol protocol, int family, Bound bound, std::vector<Row>& rows);
   std::unique_ptr<Netlink> netlink_;
 };
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from sockwork.engine import allow_descriptors
 from sockwork.harness import Bed
 from sockwork.judge import Conditions, Judge
-from sockwork.model import Outcome
+from sockwork.model import Launch, Outcome
 from toys import Perform, launches, make_check, make_lab
 
 
@@ -42,10 +42,11 @@ def perform(toys: Path) -> Iterator[Perform]:
             *,
             tier: str = "auto",
             keep: bool = False,
+            launched: Mapping[str, Launch] | None = None,
             **options: Any,
         ) -> Outcome:
             conditions = Conditions(
-                make_lab(toys), launches(toys, mode), seed=7, tier=tier, keep=keep
+                make_lab(toys), launched or launches(toys, mode), seed=7, tier=tier, keep=keep
             )
             judge = Judge(conditions)
             stack.callback(judge.close)

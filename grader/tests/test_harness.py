@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from toys import Perform
 from sockwork.harness import Bed
-from sockwork.model import Failure, Outcome
+from sockwork.model import Failure, Launch, Outcome
 
 Function = Callable[[Bed], None]
 
@@ -435,13 +436,17 @@ def test_usage_and_limits(perform: Perform) -> None:
     def usage(bed: Bed) -> None:
         """Why."""
         bed.start("only one argument").expect_usage_error()
-        server = bed.start_server()
+        server = bed.start_server(optimised=True)
         limit = server.limit_descriptors(spare=2)
         assert limit == server.resources().fds + 2
-        connections = [bed.connect(server) for _ in range(2)]
-        for connection in connections:
+        connections = [bed.connect(server) for _ in range(3)]
+        for connection in connections[:2]:
             connection.send(b"x")
             connection.expect(b"x")
+        connections[2].send(b"x")
+        connections[2].delivered()
+        assert server.resources().fds == limit
+        server.signal("SIGKILL")  # it spins now: accept(2) fails at once, again and again
 
     assert_passed(perform(usage))
 
@@ -452,6 +457,27 @@ def test_the_deadline_ends_a_wait_that_proves_nothing(perform: Perform) -> None:
     assert outcome.status == "fail" and outcome.reason == "missing-bytes"
     assert outcome.failure and "in time" in outcome.failure.observed
     assert 10 < outcome.seconds < 90
+
+
+def test_a_program_that_cannot_be_started(perform: Perform, toys: Path) -> None:
+    def starts(bed: Bed) -> None:
+        """Why."""
+        bed.start_server()
+
+    nothing = Launch(("./nothing",), toys)
+    outcome = perform(starts, launched={"echo_server": nothing})
+    assert_failed_without_program(outcome, "not-started", "cannot be started: ./nothing")
+
+
+def test_a_command_sees_its_arguments_as_variables(perform: Perform, toys: Path) -> None:
+    def echoes(bed: Bed) -> None:
+        """Why."""
+        run = bed.start("a host", 7)
+        run.expect_lines("a host+7+a host")
+
+    words = ("/bin/sh", "-c", 'echo "$HOST+$PORT+$1"', "echo_client")
+    launch = Launch(words, toys, shell=True)
+    assert_passed(perform(echoes, program="echo_client", launched={"echo_client": launch}))
 
 
 def test_nobody_listens(perform: Perform) -> None:

@@ -263,6 +263,17 @@ def test_how_a_program_ends_is_told_by_status_or_signal(bed: Testbed) -> None:
         assert wait(bed, "exited", run=run).facts["status"] == status
 
 
+def test_the_limit_of_descriptors_changes_while_a_program_runs(bed: Testbed) -> None:
+    script = "read line; ulimit -n"
+    started = bed.run({"name": "ask", "argv": ["/bin/sh", "-c", script], "stdin": "pipe"})
+    assert bed.call("limit", {"run": started.run, "nofile": 17}).fields["previous"] > 17
+    assert started.stdin is not None
+    os.write(started.stdin, b"go\n")
+    os.close(started.stdin)
+    assert wait(bed, "exited", run=started.run).held
+    assert bed.output(started.run, "stdout") == b"17\n"
+
+
 def test_a_program_that_cannot_start_is_named(bed: Testbed) -> None:
     with pytest.raises(TestbedError, match="no-such-program: No such file or directory"):
         bed.run({"name": "none", "argv": ["no-such-program"]})

@@ -21,6 +21,7 @@ from sockwork.harness.scene import Scene
 from sockwork.harness.text import amount
 from sockwork.harness.waiting import Ending
 from sockwork.model import Launch
+from sockwork.testbed import TestbedError
 
 Family = Literal["inet", "inet6"]
 _Data = bytes  # for annotations below Bed.bytes
@@ -122,12 +123,21 @@ class Bed:
                 "files": {"/etc/hosts": names} if names is not None else {},
             }
             started = self._scene.testbed.run(request, [] if file is None else [file])
+        except TestbedError as error:
+            if error.code != "exec":
+                raise
+            self._not_started(name, str(error))
         finally:
             if file is not None:
                 os.close(file)
         run = Run(self._scene, name, started, argv)
         self._scene.runs.append(run)
         return run
+
+    def _not_started(self, name: str, why: str) -> NoReturn:
+        self._scene.fail(
+            f"{name} cannot be started: {why}.", f"{name} can be started.", reason="not-started"
+        )
 
     def start_server(
         self,

@@ -214,7 +214,7 @@ class Connection:
             self.fail(observed, f"{self} ends with RST.", "no-reset")
 
     def expect_nothing(self, why: str) -> None:
-        """No byte and no end has come by the time that nothing can move any more."""
+        """No byte and no end has come by the time that nothing moves any more, or the deadline."""
         self._step(f"is to receive nothing on {self}: {why}")
         goal = Receiving(self.socket, 1)
         self._scene.waiter.quiet(goal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from sockwork.facts import Address, address_text
 from sockwork.harness.connection import Connection
@@ -60,12 +61,11 @@ class Listener:
         self._scene.step(f"{self.host}: is to accept a connection at {address_text(self.address)}")
         goal = Accepting(self.socket)
         self._scene.waiter.until(goal)
-        if not goal.accepted:
+        if goal.accepted is None:
             self._fail()
-        assert goal.accepted
         return self._adopt(goal.accepted, goal.remote, self.host)
 
-    def _fail(self) -> None:
+    def _fail(self) -> NoReturn:
         rows = [row.text for row in self._scene.rows("target") if row.owners]
         self._scene.fail(
             f"Nobody connects to {address_text(self.address)}.",

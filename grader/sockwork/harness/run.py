@@ -100,6 +100,8 @@ class Run:
         if not self.alive:
             return f"{self.name} has ended: {self.status.text}"
         threads = [thread for process in self.processes for thread in process.threads]
+        if not threads:
+            return f"{self.name} is about to end"
         if any(thread.state in "Tt" for thread in threads):
             return f"{self.name} is stopped by this check"
         calls = list(dict.fromkeys(thread.call for thread in threads if thread.call))
@@ -350,7 +352,7 @@ class Run:
         """Lets the running program open only `spare` more descriptors; returns the limit set."""
         limit = self.processes[0].fds + spare
         self._scene.step(f"{self.name} may open {spare} more descriptors ({limit} in all)")
-        self._scene.testbed.call("limit", {"run": self.number, "nofile": limit})
+        self._scene.testbed.limit_descriptors(self.number, limit)
         return limit
 
 

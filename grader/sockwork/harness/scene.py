@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # for its other clients is given no more time.
 _LAST_MOMENT = 0.5
 _LAST_SETTLE_MS = 5
-_SETTLED = 1.0  # seconds given to a program that is dying, before its failure is told
+# A connection breaks before the program that held it has died, and its end is to be told first.
+_SETTLED = 1.0
 _PACKETS = 4  # of a connection, shown as evidence
 
 
@@ -103,9 +104,7 @@ class Scene:
         about_exit: bool = False,
     ) -> NoReturn:
         """Fails the check. A crash of the program comes first; `about_exit`: an exit is no news."""
-        self.waiter.quiet(
-            deadline=_SETTLED
-        )  # a connection breaks before the program has died of it
+        self.waiter.quiet(deadline=_SETTLED)
         failure = Failure(reason, observed, expected, tuple(evidence))
         raise Failed(self._report(failure) or self._death(failure, about_exit) or failure)
 

@@ -227,7 +227,7 @@ class Waiter:
 
     @property
     def deadline(self) -> float:
-        """Seconds without progress after which a wait ends: more where many share the processors."""
+        """Seconds without progress after which a wait ends; more on a crowded machine."""
         crowded = os.getloadavg()[0] / len(os.sched_getaffinity(0))
         return min(_DEADLINE * self._scale * max(1.0, crowded), self._longest)
 

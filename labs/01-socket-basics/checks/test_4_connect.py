@@ -35,7 +35,7 @@ def serve_fragments(bed: Bed, fragments: Iterable[bytes]) -> None:
     stage=STAGE,
     program="greeting_client",
     points=3,
-    concept="byte-stream",
+    concept="byte-streams",
     hints=(
         "Which two calls does a client need before it can receive? What should the output be, byte "
         "for byte?",
@@ -61,7 +61,7 @@ def test_client_prints(bed: Bed) -> None:
     stage=STAGE,
     program="greeting_client",
     points=3,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P31",),
     after=("client-prints",),
     hints=(
@@ -89,7 +89,7 @@ def test_client_reads_to_end(bed: Bed) -> None:
     stage=STAGE,
     program="greeting_client",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P05",),
     after=("client-prints",),
     hints=(
@@ -115,7 +115,7 @@ def test_client_binary(bed: Bed) -> None:
     stage=STAGE,
     program="greeting_client",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P06",),
     after=("client-reads-to-end",),
     hints=(
@@ -142,7 +142,7 @@ def test_client_no_stale_tail(bed: Bed) -> None:
     stage=STAGE,
     program="greeting_client",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     after=("client-binary", "client-no-stale-tail"),
     hints=(
         "How much can a server send before it ends the connection? Can your program know this "

@@ -149,8 +149,8 @@ def test_port_taken(bed: Bed) -> None:
     ),
 )
 def test_error_line(bed: Bed) -> None:
-    """Programs that run unattended are read in logs. The line `PROGRAM: CALL: REASON` says who failed,
-    at what and why; strerror(3) gives the reason."""
+    """Programs that run unattended are read in logs. The line `PROGRAM: CALL: REASON` says who
+    failed, at what and why; strerror(3) gives the reason."""
     bed.occupy(bed.port)
     run = bed.start(bed.target.inet, bed.port)
     run.expect_error("bind", IN_USE)
@@ -212,8 +212,8 @@ def test_server_usage(bed: Bed) -> None:
     was none: it returns 80 for `80x`, and a port keeps only the low 16 bits of 70000."""
     host = bed.target.inet
     commands = [(), (host,), (host, "70000"), (host, "80x"), (host, "-1")]
-    for run in [bed.start(*words) for words in commands]:
-        run.expect_usage_error()
+    for words in commands:
+        bed.start(*words).expect_usage_error()
 
 
 @check(

@@ -37,7 +37,7 @@ def talk(bed: Bed, data: bytes, family: Literal["inet", "inet6"] = "inet") -> No
     stage=STAGE,
     program="echo_server",
     points=3,
-    concept="byte-stream",
+    concept="byte-streams",
     after=("listens",),
     hints=(
         "Which socket carries the bytes of a client: the one that listens, or another one?",
@@ -64,7 +64,7 @@ def test_echo_line(bed: Bed) -> None:
     stage=STAGE,
     program="echo_server",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P05",),
     after=("echo-line",),
     hints=(
@@ -96,7 +96,7 @@ def test_echo_bytes(bed: Bed) -> None:
     stage=STAGE,
     program="echo_server",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P52",),
     after=("echo-bytes",),
     hints=(
@@ -138,7 +138,7 @@ def test_echo_sizes(bed: Bed) -> None:
     stage=STAGE,
     program="echo_server",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P31",),
     after=("echo-line",),
     hints=(
@@ -168,7 +168,7 @@ def test_echo_no_newline(bed: Bed) -> None:
     stage=STAGE,
     program="echo_client",
     points=3,
-    concept="byte-stream",
+    concept="byte-streams",
     hints=(
         "Where do the bytes come from that the client sends? Where do the bytes go that it "
         "receives? Which of them appear on standard output?",
@@ -193,7 +193,7 @@ def test_client_echo(bed: Bed) -> None:
     stage=STAGE,
     program="echo_client",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P54",),
     after=("client-echo",),
     hints=(
@@ -293,5 +293,5 @@ def test_client_usage(bed: Bed) -> None:
     number ended; a port must use the whole text and fit into 16 bits."""
     host = bed.peer.inet
     commands = [(), (host,), (host, "70000"), (host, "80x"), (host, "-1")]
-    for run in [bed.start(*words) for words in commands]:
-        run.expect_usage_error()
+    for words in commands:
+        bed.start(*words).expect_usage_error()

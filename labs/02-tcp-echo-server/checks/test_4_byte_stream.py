@@ -15,7 +15,7 @@ CHUNK = 1 << 20
     stage=STAGE,
     program="echo_server",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P48", "P53"),
     after=("echo-no-newline",),
     hints=(
@@ -48,7 +48,7 @@ def test_fragments(bed: Bed) -> None:
     stage=STAGE,
     program="echo_server",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P32", "P33"),
     after=("echo-line",),
     hints=(
@@ -225,7 +225,7 @@ def test_client_interactive(bed: Bed) -> None:
     stage=STAGE,
     program="echo_client",
     points=2,
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P31",),
     after=("client-large",),
     hints=(

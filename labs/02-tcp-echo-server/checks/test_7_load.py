@@ -139,7 +139,7 @@ def test_terminate(bed: Bed) -> None:
     points=2,
     level="challenge",
     needs=("link",),
-    concept="byte-stream",
+    concept="byte-streams",
     covers=("P113", "P114"),
     after=("echo-line",),
     hints=(

@@ -81,7 +81,10 @@ int main(int argc, char **argv) {
   for (;;) {
     FD_ZERO(&writable);
     int highest = listener;
-    if (!full) FD_SET(listener, &readable);
+    if (full)
+      FD_CLR(listener, &readable);
+    else
+      FD_SET(listener, &readable);
     for (int i = 0; i < FD_SETSIZE; i++) {
       int fd = clients[i].fd;
       if (fd >= 0 && clients[i].left > 0) FD_SET(fd, &writable);
@@ -96,17 +99,15 @@ int main(int argc, char **argv) {
       int fd = clients[i].fd;
       if (fd < 0) continue;
       int is_ready = FD_ISSET(fd, &readable) || FD_ISSET(fd, &writable);
-      FD_SET(fd, &readable);
-      if (!is_ready) continue;
-      if (!step(&clients[i])) {
-        FD_CLR(fd, &readable);
+      FD_CLR(fd, &readable);
+      if (is_ready && !step(&clients[i])) {
         close(fd);
         clients[i].fd = -1;
         full = 0;
-      } else if (clients[i].left > 0) {
-        FD_CLR(fd, &readable);
+      } else if (clients[i].left == 0) {
+        FD_SET(fd, &readable);
       }
-      if (--ready == 0) break;
+      if (is_ready && --ready == 0) break;
     }
     if (FD_ISSET(listener, &readable)) {
       int fd = accept(listener, NULL, NULL);
