@@ -6,7 +6,10 @@ the one that its expect.toml names. A program of corpus/right must pass every ch
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,13 +44,14 @@ def expected(folder: Path) -> dict[str, Any]:
     return tomllib.loads((folder / "expect.toml").read_text())
 
 
-def judge(folder: Path, checks: Sequence[Check]) -> tuple[Outcome, ...]:
+def judge(folder: Path, checks: Sequence[Check], seed: int = 1) -> tuple[Outcome, ...]:
     """The outcomes of `checks`, in their order, for the submission in `folder`."""
     lab = lab_of(folder)
     programs = {check.program for check in checks}
     built = build.build(submission.load(folder, lab), programs)
     assert all(each.launch for each in built.values()), [each.log for each in built.values()]
-    return results.in_order(lab, grading.judge(lab, checks, built, grading.Settings(jobs=1)))
+    settings = grading.Settings(seed=seed, jobs=1)
+    return results.in_order(lab, grading.judge(lab, checks, built, settings))
 
 
 def told(outcomes: Collection[Outcome]) -> str:
@@ -116,3 +120,42 @@ def test_right_program_passes_every_check(folder: Path) -> None:
     outcomes = judge(folder, checks)
     statuses = {outcome.status for outcome in outcomes}
     assert "pass" in statuses and statuses <= {"pass", "skip"}, told(outcomes)
+
+
+# --- again and again, while both processors are busy --------------------------------------------
+
+ROUNDS = 20
+
+
+@pytest.fixture(scope="session")
+def load() -> Iterator[None]:
+    """Keeps every processor busy; the workers of pytest-xdist each add their own."""
+    spin = "while True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(os.cpu_count() or 1)]
+    yield
+    for process in busy:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", parameters("wrong"))
+def test_wrong_verdict_holds_under_load(folder: Path, load: None) -> None:
+    entry = expected(folder)
+    named = [check for check in lab_of(folder).checks if check.id == entry["fails"]]
+    verdicts = [judge(folder, named, seed)[0] for seed in range(1, ROUNDS + 1)]
+    assert {outcome.status for outcome in verdicts} == {"fail"}, told(verdicts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", parameters("right"))
+def test_right_verdict_holds_under_load(folder: Path, load: None) -> None:
+    programs = expected(folder)["programs"]
+    core = [
+        check
+        for check in lab_of(folder).checks
+        if check.program in programs and check.level == "core"
+    ]
+    for seed in range(1, ROUNDS + 1):
+        outcomes = judge(folder, core, seed)
+        assert {outcome.status for outcome in outcomes} <= {"pass", "skip"}, told(outcomes)
