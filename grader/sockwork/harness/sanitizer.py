@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _ERROR = re.compile(r"ERROR: (?P<tool>\w+Sanitizer): (?P<kind>[^\n]*)")
 _RACE = re.compile(r"WARNING: (?P<tool>ThreadSanitizer): (?P<kind>[^\n(]*)")
-_UNDEFINED = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+):\d+: runtime error: (?P<kind>.*)$", re.M)
+_UNDEFINED = re.compile(r"^(?P<file>[^\n:]+):(?P<line>\d+):\d+: runtime error: (?P<kind>.*)$", re.M)
 _FRAME = re.compile(r"^\s+#\d+ .* (?P<file>[^\s:]+):(?P<line>\d+)(:\d+)?$", re.M)
 # The tail of a report's first line: addresses that differ from run to run.
 _ADDRESS = re.compile(r"( on (unknown )?(address )?0x| on unknown address| \(pc |: 0x).*")
