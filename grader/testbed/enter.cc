@@ -17,6 +17,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include <fcntl.h>
 #include <grp.h>
@@ -97,15 +99,30 @@ void reset_signals() {
   ::_exit(127);
 }
 
-// Ends quietly when the testbed goes away: the kernel then kills all of the pid namespace, and
-// without one the testbed has killed the tree by itself.
+// Without a pid namespace: ends everything below, also what lost its parent and came to this process.
+void kill_below() {
+  const std::string list = "/proc/self/task/" + std::to_string(::getpid()) + "/children";
+  while (true) {
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
+    std::ifstream children(list);
+    bool any = false;
+    for (pid_t child = 0; children >> child; any = true) ::kill(child, SIGKILL);
+    if (!any) return;
+  }
+}
+
+// Ends quietly when the testbed goes away. The end of process 1 is the end of its pid namespace.
 int reap(pid_t program, int exec_pipe, int signals) {
   bool executed = false;
   while (true) {
     pollfd waits[] = {
         {signals, POLLIN, 0}, {g_channel, 0, 0}, {executed ? -1 : exec_pipe, POLLIN, 0}};
     if (::poll(waits, 3, -1) < 0 && errno != EINTR) return 1;
-    if ((waits[1].revents & (POLLHUP | POLLERR)) != 0) return 0;
+    if ((waits[1].revents & (POLLHUP | POLLERR)) != 0) {
+      if (::getpid() != 1) kill_below();
+      return 0;
+    }
     if (!executed && waits[2].revents != 0) {
       int error = 0;
       executed = true;
@@ -134,7 +151,7 @@ int reap(pid_t program, int exec_pipe, int signals) {
 int main(int argc, char** argv) {
   if (argc < 10) return 2;
   g_channel = std::atoi(argv[1]);
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  if (::getpid() == 1) ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   // Above 2 nothing but the channel (at a known place) and the exec pipe may be open.

@@ -4,7 +4,6 @@
 #include <grp.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -75,7 +74,7 @@ class Sandbox {
 
   void walls(const std::map<std::string, std::string>& files) {
     add({"bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", request_.host,
-         "--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL"});
+         "--as-pid-1", "--new-session", "--cap-drop", "ALL"});
     if (tier_ == Tier::kUser) add({"--unshare-user", "--uid", "1000", "--gid", "1000"});
     if (tier_ == Tier::kRoot) {
       add({"--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"});
@@ -234,13 +233,13 @@ void Run::spawn(const Network& network, const std::vector<std::string>& command,
   for (std::string& variable : variables) environment.push_back(variable.data());
   environment.push_back(nullptr);
   const Host& host = network.host(request_.host);
-  const pid_t parent = ::getpid();
 
   sandbox_ = sock::check(::fork(), "fork").value();
   if (sandbox_ != 0) return;
   // In the child: only system calls from here on. 128 is an exit code nothing else of ours has.
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  if (::getppid() != parent) ::_exit(128);
+  // Nobody may end bubblewrap half-way, a Ctrl-C in the terminal neither: its child would wait for it
+  // for ever. When the testbed goes, sockwork-enter finds the channel closed and ends everything.
+  ::setsid();
   if (host.ns && ::setns(host.ns.get(), CLONE_NEWNET) != 0) ::_exit(128);
   if (!own_pid_namespace_ && !request_.directory.empty() &&
       ::chdir(request_.directory.c_str()) != 0) {
@@ -387,17 +386,14 @@ std::uint64_t Run::limit_descriptors(std::uint64_t wanted) const {
 }
 
 // The first process takes the whole pid namespace with it (pid_namespaces(7)); it is gone only
-// when all the others are.
-void Run::kill_pid_namespace() const {
-  if (init_ < 0) {
-    ::kill(sandbox_, SIGKILL);  // its child dies with it (--die-with-parent)
-    return;
-  }
-  ::kill(init_, SIGKILL);
+// when all the others are. One that is still to come ends by itself: its channel is closed.
+void Run::kill_pid_namespace() {
+  channel_.reset();
+  if (init_ >= 0) ::kill(init_, SIGKILL);
   // bubblewrap waits for that process and ends with it.
   const sock::Fd sandbox(static_cast<int>(::syscall(SYS_pidfd_open, sandbox_, 0)));
   pollfd gone{sandbox.get(), POLLIN, 0};
-  constexpr int kPatience = 5000;  // milliseconds; the kernel needs a few
+  constexpr int kPatience = 10000;  // milliseconds; the kernel needs a few
   if (!sandbox || ::poll(&gone, 1, kPatience) != 1) ::kill(sandbox_, SIGKILL);
 }
 

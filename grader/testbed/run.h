@@ -100,7 +100,7 @@ class Run {
   void spawn(const Network& network, const std::vector<std::string>& command,
              std::vector<sock::Fd>& inherited, const sock::Fd& input, const sock::Fd& output,
              const sock::Fd& errors, const sock::Fd& channel);
-  void kill_pid_namespace() const;
+  void kill_pid_namespace();
   void on_message(char type, int value, pid_t sender);
 
   RunRequest request_;

@@ -80,7 +80,7 @@ def test_coalesced(bed: Bed) -> None:
     points=2,
     concept="multiplexing",
     covers=("P94",),
-    after=("echo-sizes", "coalesced"),
+    after=("echo-sizes", "echo-no-newline", "coalesced"),
     hints=(
         "When does your waiting call tell you about a client: as long as there are bytes, or only "
         "when new ones arrive?",
