@@ -25,11 +25,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from sockwork import atomic, paths
 from sockwork.model import Launch
 from sockwork.submission import Source, Submission
 
+MAX_LINE = 1000
 MAX_LOG = 64 << 10
 WALL_SECONDS = 90.0
 UNUSED_SECONDS = 7 * 24 * 3600.0
@@ -67,7 +69,7 @@ class Built:
 
     program: str
     launch: Launch | None
-    log: str  # what the compiler said, at most MAX_LOG
+    log: str  # what the compiler said, at most 2 * MAX_LOG
 
     @property
     def first_error(self) -> tuple[str, ...]:
@@ -89,28 +91,29 @@ def build(
     submission: Submission,
     programs: Collection[str],
     *,
-    optimised: bool = True,
+    optimised: Collection[str] = (),
     jobs: int = 2,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Built]:
-    """Builds those of `programs` that the submission holds; the load variant if `optimised`."""
+    """Builds those of `programs` that the submission holds; of those in `optimised` the load
+    variant, too."""
     wanted = [name for name in submission.programs if name in programs]
-    variants = [_CHECKED, _LOAD] if optimised else [_CHECKED]
+    variants = {name: [_CHECKED, _LOAD] if name in optimised else [_CHECKED] for name in wanted}
     built: dict[str, Built] = {}
     with _Compilers(jobs) as compilers:
         # All checked variants first: their errors are the ones shown.
         plans = {
             (name, variant): compilers.submit(submission, name, variant, progress)
-            for variant in variants
+            for variant in (_CHECKED, _LOAD)
             for name in wanted
-            if submission.programs[name].sources
+            if submission.programs[name].sources and variant in variants[name]
         }
         for name in wanted:
             if submission.programs[name].run:
                 launch = Launch(submission.programs[name].run, _laid_out(submission), ENVIRONMENT)
                 built[name] = Built(name, launch, "")
             else:
-                results = [plans[name, variant].result() for variant in variants]
+                results = [plans[name, variant].result() for variant in variants[name]]
                 built[name] = _joined(name, results)
     return built
 
@@ -229,7 +232,7 @@ class _Compilers:
         """Compiles into `program`; what the compiler said is kept beside it."""
         maps = [
             f"-ffile-prefix-map={workshop.sources}=.",
-            f"-ffile-prefix-map={paths.HEADERS}=include",
+            f"-ffile-prefix-map={paths.HEADERS}=/include",
         ]
         argv = [*workshop.words, *command, *maps, *_DIAGNOSTICS, *_include(), *source.sources]
         try:
@@ -274,14 +277,12 @@ class _Failed(Exception):
 
 
 def _watch(process: subprocess.Popen[bytes]) -> tuple[str, bool]:
-    """Waits for the compiler; keeps the beginning of what it says and lets the rest go."""
+    """Waits for the compiler; what it said, and whether it made a program."""
     late = threading.Timer(WALL_SECONDS, _kill, [process])
     late.start()
-    kept = bytearray()
     try:
         assert process.stderr is not None
-        while chunk := os.read(process.stderr.fileno(), 1 << 16):
-            kept += chunk[: MAX_LOG - len(kept)]
+        said = _said(process.stderr)
         status = process.wait()
     finally:
         late.cancel()
@@ -290,12 +291,25 @@ def _watch(process: subprocess.Popen[bytes]) -> tuple[str, bool]:
         if process.stderr:
             process.stderr.close()
     # The linker names a source "./NAME", as the debug information does.
-    text = re.sub(r"^(\./)+", "", kept.decode(errors="replace"), flags=re.MULTILINE)
-    if len(kept) == MAX_LOG:
-        text += "\n(more was said; it is not kept)\n"
+    text = re.sub(r"^(\./)+", "", said.decode(errors="replace"), flags=re.MULTILINE)
     if status == -signal.SIGKILL or (status != 0 and not text):
         text += f"error: the compiler was stopped: its limit is {WALL_SECONDS:.0f} s, 4 GiB\n"
     return text, status == 0
+
+
+def _said(stream: IO[bytes]) -> bytes:
+    """What the compiler says. Templates can make it talk for megabytes: of a long line the beginning
+    is kept, and of a long text the beginning and the errors."""
+    kept = bytearray()
+    begins, left_out = True, False  # whether a line begins; whether one was left out
+    while piece := stream.readline(MAX_LINE):
+        line = piece if len(piece) < MAX_LINE else piece + b"...\n"
+        room = MAX_LOG * (2 if b"error: " in line else 1) - len(kept)
+        if begins and len(line) <= room:
+            kept += line
+        left_out = left_out or (begins and len(line) > room)
+        begins = piece.endswith(b"\n")
+    return kept + b"(more was said; it is not kept)\n" if left_out else bytes(kept)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ import resource
 import signal
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
@@ -56,7 +57,7 @@ def run(
 
 
 def blocking(check: Check, outcomes: Mapping[str, Outcome]) -> str | None:
-    """The id of the check whose failure keeps this one from being performed, if there is one."""
+    """The id of the check that keeps this one from being performed, if there is one."""
     for name in check.after:
         before = outcomes.get(name)
         if before is None or before.status == "pass":
@@ -66,6 +67,12 @@ def blocking(check: Check, outcomes: Mapping[str, Outcome]) -> str | None:
         if name_of_failed:
             return name_of_failed
     return None
+
+
+def not_performed(check: Check, before: Outcome) -> Outcome:
+    """The outcome of `check` when `before` keeps it from being performed."""
+    what = "failed" if before.status == "fail" else "could not be judged"
+    return Outcome(check, "skip", 0.0, reason=f"needs {before.check.id}, which {what}")
 
 
 class Schedule:
@@ -94,8 +101,7 @@ class Schedule:
             failed = blocking(check, self._outcomes) if self._is_ready(check) else None
             if failed:
                 self._left.remove(check)
-                reason = f"needs {failed}, which failed"
-                outcome = Outcome(check, "skip", 0.0, reason=reason, seed=seed)
+                outcome = replace(not_performed(check, self._outcomes[failed]), seed=seed)
                 self.settle(outcome)
                 yield outcome
 

@@ -18,6 +18,7 @@ from sockwork.harness.bed import Bed
 from sockwork.harness.failure import Failed, Skipped
 from sockwork.harness.scene import Scene
 from sockwork.model import Check, Failure, Lab, Launch, Outcome
+from sockwork.probe import probe
 from sockwork.testbed import Opened, Testbed, TestbedError
 
 
@@ -102,8 +103,12 @@ class Judge:
         impossible = self._impossible(check)
         if impossible:
             return Outcome(check, "skip", 0.0, reason=impossible, seed=self._conditions.seed)
-        outcome = self._attempt(check, then)
-        return self._attempt(check, then) if outcome.status == "error" else outcome
+        traced = self._conditions.keep
+        outcome = self._attempt(check, then, traced)
+        if outcome.status == "error":
+            outcome = self._attempt(check, then, traced)
+        explained = traced or "ptrace" in check.needs or check.optimised
+        return outcome if outcome.status != "fail" or explained else self._explained(outcome)
 
     def close(self) -> None:
         self._testbeds.close()
@@ -114,23 +119,33 @@ class Judge:
         left_out = [word for word in check.needs if word in self._conditions.without]
         return f"needs {left_out[0]}, which was left out" if left_out else None
 
-    def _attempt(self, check: Check, then: Check | None) -> Outcome:
+    def _explained(self, outcome: Outcome) -> Outcome:
+        """A failed check once more, now with every system call recorded.
+
+        Recording slows a program down, so the verdict is that of the first time. The second time is
+        its evidence if it shows the same, and is left out otherwise.
+        """
+        again = self._attempt(outcome.check, None, traced=True)
+        if again.status != "fail" or again.reason != outcome.reason:
+            return outcome
+        return replace(again, seconds=outcome.seconds + again.seconds)
+
+    def _attempt(self, check: Check, then: Check | None, traced: bool) -> Outcome:
         start = time.monotonic()
         try:
             with self._testbeds.one(_opening(check)) as (testbed, opened):
                 if then:
                     self._testbeds.prepare(_opening(then))
-                outcome = self._in_testbed(check, testbed, opened)
+                outcome = self._in_testbed(check, testbed, opened, traced)
         except TestbedError as error:
             outcome = Outcome(check, "error", 0.0, reason=f"testbed: {error}")
         seconds = time.monotonic() - start
         return replace(outcome, seconds=seconds, seed=self._conditions.seed)
 
-    def _in_testbed(self, check: Check, testbed: Testbed, opened: Opened) -> Outcome:
+    def _in_testbed(self, check: Check, testbed: Testbed, opened: Opened, traced: bool) -> Outcome:
         missing = [word for word in check.needs if word not in opened.capabilities]
         if missing:
-            reason = f"needs {missing[0]}, which this machine does not give"
-            return Outcome(check, "skip", 0.0, reason=reason)
+            return Outcome(check, "skip", 0.0, reason=self._why_without(missing[0]))
         conditions = self._conditions
         scene = Scene(
             testbed,
@@ -139,12 +154,20 @@ class Judge:
             conditions.lab.programs,
             conditions.launches,
             conditions.deadline_scale,
+            # Under load the cost of a stop at every call would be what is judged.
+            _is_traced(check, traced) and "ptrace" in opened.capabilities,
         )
         bed = Bed(scene, random.Random(f"{conditions.seed}:{conditions.lab.id}:{check.id}"))
         try:
             return self._on(bed, scene)
         finally:
             bed.close()
+
+    def _why_without(self, word: str) -> str:
+        """What keeps a capability from us: the tier that was asked for, or the machine."""
+        if probe().gives(word):
+            return f"needs {word}, and tier {self._conditions.tier} was asked for"
+        return f"needs {word}, which this machine does not give; ./sockwork doctor tells why"
 
     def _on(self, bed: Bed, scene: Scene) -> Outcome:
         failure = None
@@ -180,6 +203,10 @@ class Judge:
             outcome = replace(outcome, trace=trace, capture=capture)
         scene.testbed.end()
         return outcome
+
+
+def _is_traced(check: Check, wanted: bool) -> bool:
+    return "ptrace" in check.needs or (wanted and not check.optimised)
 
 
 def _opening(check: Check) -> dict[str, Any]:

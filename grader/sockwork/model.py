@@ -44,6 +44,7 @@ class Check:
     names: str | None
     resolver: str | None
     function: Callable[[Any], None]
+    optimised: bool = False  # performed on the program as one would ship it, without sanitizers
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ class Probe:
     tier: str
     answer: Mapping[str, Any]
 
+    def gives(self, word: str) -> bool:
+        """Whether the machine has this capability, in its best tier."""
+        return any(each["have"] for each in self.answer["capabilities"] if each["name"] == word)
+
 
 @functools.cache
 def probe() -> Probe:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sockwork.engine import allow_descriptors, blocking
+from sockwork.engine import allow_descriptors, blocking, not_performed
 from sockwork.judge import Conditions, Judge
 from sockwork.labs import LabError, load_lab
 from sockwork.model import Check, Failure, Lab, Launch, Outcome
@@ -45,7 +45,7 @@ class _Court:
     def perform(self, check: Check) -> Outcome:
         failed = blocking(check, self._outcomes)
         if failed:
-            outcome = Outcome(check, "skip", 0.0, reason=f"needs {failed}, which failed")
+            outcome = not_performed(check, self._outcomes[failed])
         else:
             self._judge = self._judge or self._seated()
             outcome = self._judge.perform(check)
@@ -81,7 +81,8 @@ def _launches(lab: Lab, config: pytest.Config) -> Mapping[str, Launch]:
 
     folder = Path(config.getoption("--submission") or paths.SOLUTIONS)
     programs = [program.name for program in lab.programs]
-    built = build.build(submission.load(folder, lab), programs)
+    optimised = {check.program for check in lab.checks if check.optimised}
+    built = build.build(submission.load(folder, lab), programs, optimised=optimised)
     for name, program in built.items():
         if program.launch is None:
             raise pytest.UsageError(f"{name} does not compile:\n{program.log}")

@@ -104,7 +104,16 @@ def as_json(
 def write(path: Path, results: Mapping[str, Any]) -> None:
     """Writes the results: `path` then holds all of them, or what it held before."""
     # A lone surrogate stands for a byte that was no UTF-8; its \\uNNNN form is right in JSON.
-    atomic.write(path, text(results).encode("utf-8", "backslashreplace"))
+    content = text(results).encode("utf-8", "backslashreplace")
+    if is_stream(path):
+        path.write_bytes(content)
+    else:
+        atomic.write(path.resolve(), content)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` is a pipe or a device: written to, where a file would be replaced."""
+    return path.exists() and not path.is_file()
 
 
 def text(results: Mapping[str, Any]) -> str:

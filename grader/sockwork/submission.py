@@ -153,7 +153,8 @@ def _entry(
         raise SubmissionError(f"{shown} is {what}; hand in the file itself")
     if not _NAME.fullmatch(name):
         if source:
-            raise SubmissionError(f"the name {shown} is not usable: letters, digits and _.+- only")
+            rule = "at most 100 letters, digits and _.+-"
+            raise SubmissionError(f"the name {shown} is not usable: {rule}")
         return
     if stat.S_ISDIR(kind):
         if len(prefix.parts) + 1 < MAX_DEPTH:

@@ -346,6 +346,10 @@ class Testbed:
         if not self.call("limit", {"run": run, "nofile": limit}).fields["previous"]:
             raise TestbedError("the limit of descriptors could not be set")
 
+    def perturb(self, run: int, calls: Sequence[str], **change: object) -> None:
+        """Changes what calls of a traced run do: `cap`, or `error`, with `first` and `times`."""
+        self.call("perturb", {"run": run, "calls": list(calls), **change})
+
     def attachment(self, verb: str) -> bytes:
         return self.call(verb).attached()
 

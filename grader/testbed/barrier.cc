@@ -90,6 +90,7 @@ Barrier connection(const json& request, Facts& facts,
     look.held = holds(row);
     look.seen["state"] = row ? row->state : "NONE";
     look.seen["row"] = row ? to_json(*row, {}) : json();
+    look.seen["host"] = host;
     return look;
   };
 }
@@ -210,6 +211,11 @@ class Quiescence {
       }
     }
     std::sort(picture.threads.begin(), picture.threads.end());
+    // A program that has ended moves until its end has been reported.
+    const bool lives = std::any_of(processes.begin(), processes.end(), [&](const Process& process) {
+      return process.pid == run.pid() && process.state != 'Z';
+    });
+    if (run.phase() == Phase::kRunning && !lives) moving = "the program is ending";
     picture.output = facts_.output_total();
     Link* link = facts_.link();
     if (link != nullptr) picture.frames = link->counts().moving;

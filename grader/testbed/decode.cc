@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <string_view>
@@ -16,8 +17,7 @@ namespace {
 using Bytes = std::span<const std::byte>;
 
 constexpr std::uint16_t kEtherIpv4 = 0x0800, kEtherArp = 0x0806, kEtherVlan = 0x8100,
-                        kEtherIpv6 = 0x86dd;
-constexpr std::size_t kEthernetHeader = 14;
+                        kEtherIpv6 = 0x86dd, kEtherServiceVlan = 0x88a8;
 
 struct FlagName {
   std::uint16_t value;
@@ -88,7 +88,7 @@ void decode_tcp_options(Packet& packet, Bytes options) {
   }
 }
 
-void decode_tcp(Packet& packet, Bytes segment) {
+void decode_tcp(Packet& packet, Bytes segment, std::size_t cut) {
   packet.transport = Transport::kTcp;
   if (segment.size() < 20) {
     packet.problem = "TCP header is cut short";
@@ -101,16 +101,18 @@ void decode_tcp(Packet& packet, Bytes segment) {
   packet.flags = word_at(segment, 12) & 0x1ff;
   packet.window = word_at(segment, 14);
   const std::size_t header = std::size_t{4} * (byte_at(segment, 12) >> 4);
-  if (header < 20 || header > segment.size()) {
+  if (header < 20 || header > segment.size() + cut) {
     packet.problem = "TCP data offset is wrong";
     return;
   }
-  decode_tcp_options(packet, segment.subspan(20, header - 20));
-  packet.payload_offset += header;
-  packet.length = segment.size() - header;
+  const std::size_t here = std::min(header, segment.size());
+  decode_tcp_options(packet, segment.subspan(20, here - 20));
+  if (here < header) packet.problem.clear();  // an option may well run past what was captured
+  packet.payload_offset += here;
+  packet.length = segment.size() + cut - header;
 }
 
-void decode_udp(Packet& packet, Bytes datagram) {
+void decode_udp(Packet& packet, Bytes datagram, std::size_t cut) {
   packet.transport = Transport::kUdp;
   if (datagram.size() < 8) {
     packet.problem = "UDP header is cut short";
@@ -119,7 +121,7 @@ void decode_udp(Packet& packet, Bytes datagram) {
   packet.source_port = word_at(datagram, 0);
   packet.destination_port = word_at(datagram, 2);
   const std::size_t length = word_at(datagram, 4);
-  if (length < 8 || length > datagram.size()) {
+  if (length < 8 || length > datagram.size() + cut) {
     packet.problem = "UDP length is wrong";
     return;
   }
@@ -127,7 +129,7 @@ void decode_udp(Packet& packet, Bytes datagram) {
   packet.length = length - 8;
 }
 
-void decode_icmp(Packet& packet, Transport transport, Bytes message) {
+void decode_icmp(Packet& packet, Transport transport, Bytes message, std::size_t cut) {
   packet.transport = transport;
   if (message.size() < 8) {
     packet.problem = "ICMP header is cut short";
@@ -136,31 +138,32 @@ void decode_icmp(Packet& packet, Transport transport, Bytes message) {
   packet.icmp_type = byte_at(message, 0);
   packet.icmp_code = byte_at(message, 1);
   packet.payload_offset += 8;
-  packet.length = message.size() - 8;
+  packet.length = message.size() + cut - 8;
 }
 
 void decode_transport(Packet& packet, std::uint8_t protocol, Bytes source, Bytes destination,
-                      Bytes segment) {
-  bool checked = true;
+                      Bytes segment, std::size_t cut) {
+  bool checked = cut == 0;
   switch (protocol) {
     case IPPROTO_TCP:
-      decode_tcp(packet, segment);
+      decode_tcp(packet, segment, cut);
       break;
     case IPPROTO_UDP:
-      decode_udp(packet, segment);
+      decode_udp(packet, segment, cut);
       // RFC 768: zero means that the sender computed none.
-      checked = segment.size() >= 8 && word_at(segment, 6) != 0;
+      checked = checked && segment.size() >= 8 && word_at(segment, 6) != 0;
       break;
     case IPPROTO_ICMP:
-      decode_icmp(packet, Transport::kIcmp, segment);
+      decode_icmp(packet, Transport::kIcmp, segment, cut);
+      if (!checked) return;
       packet.checksum =
           checksum_finish(checksum_add(segment, 0)) == 0 ? Checksum::kOk : Checksum::kBad;
       return;
     case IPPROTO_ICMPV6:
-      decode_icmp(packet, Transport::kIcmp6, segment);
+      decode_icmp(packet, Transport::kIcmp6, segment, cut);
       break;
     default:
-      packet.length = segment.size();
+      packet.length = segment.size() + cut;
       return;
   }
   if (!checked || !packet.problem.empty()) return;
@@ -168,7 +171,7 @@ void decode_transport(Packet& packet, std::uint8_t protocol, Bytes source, Bytes
                                                                                   : Checksum::kBad;
 }
 
-void decode_ipv4(Packet& packet, Bytes bytes) {
+void decode_ipv4(Packet& packet, Bytes bytes, std::size_t cut) {
   packet.family = AF_INET;
   if (bytes.size() < 20 || (byte_at(bytes, 0) >> 4) != 4) {
     packet.problem = "IPv4 header is cut short";
@@ -179,7 +182,7 @@ void decode_ipv4(Packet& packet, Bytes bytes) {
   packet.source = address_text(AF_INET, bytes.subspan(12, 4));
   packet.destination = address_text(AF_INET, bytes.subspan(16, 4));
   packet.ttl = byte_at(bytes, 8);
-  if (header < 20 || total < header || total > bytes.size()) {
+  if (header < 20 || total < header || total > bytes.size() + cut || header > bytes.size()) {
     packet.problem = "IPv4 length is wrong";
     return;
   }
@@ -188,13 +191,14 @@ void decode_ipv4(Packet& packet, Bytes bytes) {
     packet.length = total - header;
     return;
   }
+  const std::size_t end = std::min(total, bytes.size());
   decode_transport(packet, byte_at(bytes, 9), bytes.subspan(12, 4), bytes.subspan(16, 4),
-                   bytes.subspan(header, total - header));
+                   bytes.subspan(header, end - header), total - end);
 }
 
 bool is_ipv6_extension(std::uint8_t next) { return next == 0 || next == 43 || next == 60; }
 
-void decode_ipv6(Packet& packet, Bytes bytes) {
+void decode_ipv6(Packet& packet, Bytes bytes, std::size_t cut) {
   packet.family = AF_INET6;
   if (bytes.size() < 40 || (byte_at(bytes, 0) >> 4) != 6) {
     packet.problem = "IPv6 header is cut short";
@@ -203,11 +207,12 @@ void decode_ipv6(Packet& packet, Bytes bytes) {
   packet.source = address_text(AF_INET6, bytes.subspan(8, 16));
   packet.destination = address_text(AF_INET6, bytes.subspan(24, 16));
   packet.ttl = byte_at(bytes, 7);
-  const std::size_t end = 40 + std::size_t{word_at(bytes, 4)};
-  if (end > bytes.size()) {
+  const std::size_t total = 40 + std::size_t{word_at(bytes, 4)};
+  if (total > bytes.size() + cut) {
     packet.problem = "IPv6 length is wrong";
     return;
   }
+  const std::size_t end = std::min(total, bytes.size());
   std::uint8_t next = byte_at(bytes, 6);
   std::size_t at = 40;
   while (is_ipv6_extension(next)) {
@@ -224,7 +229,7 @@ void decode_ipv6(Packet& packet, Bytes bytes) {
   }
   packet.payload_offset += at;
   decode_transport(packet, next, bytes.subspan(8, 16), bytes.subspan(24, 16),
-                   bytes.subspan(at, end - at));
+                   bytes.subspan(at, end - at), total - end);
 }
 
 void decode_arp(Packet& packet, Bytes bytes) {
@@ -236,6 +241,85 @@ void decode_arp(Packet& packet, Bytes bytes) {
   packet.arp_operation = word_at(bytes, 6);
   packet.source = address_text(AF_INET, bytes.subspan(14, 4));
   packet.destination = address_text(AF_INET, bytes.subspan(24, 4));
+}
+
+// What the address family in front of a BSD loopback packet means: 2 is IPv4 everywhere, IPv6 has a
+// number of its own in each system.
+std::uint16_t ether_type_of_family(std::uint32_t family) {
+  if (family == 2) return kEtherIpv4;
+  return family == 10 || family == 24 || family == 28 || family == 30 ? kEtherIpv6 : 0;
+}
+
+// The family is a number in the capturing machine's byte order, and is less than 65,536.
+std::uint16_t decode_null(Bytes frame) {
+  const std::uint32_t family = long_at(frame, 0);
+  if (family < 0x10000) return ether_type_of_family(family);
+  return ether_type_of_family(byte_at(frame, 0) | std::uint32_t{byte_at(frame, 1)} << 8);
+}
+
+std::uint16_t decode_raw(Bytes frame) {
+  const int version = frame.empty() ? 0 : byte_at(frame, 0) >> 4;
+  return version == 4 ? kEtherIpv4 : version == 6 ? kEtherIpv6 : 0;
+}
+
+bool is_vlan(std::uint16_t type) { return type == kEtherVlan || type == kEtherServiceVlan; }
+
+// How long each header is at least; absent for a link type that is not known.
+std::optional<std::size_t> header_size(LinkType link) {
+  switch (link) {
+    case LinkType::kEthernet:
+      return 14;
+    case LinkType::kLinuxCooked:
+      return 16;
+    case LinkType::kLinuxCooked2:
+      return 20;
+    case LinkType::kNull:
+    case LinkType::kLoop:
+      return 4;
+    case LinkType::kRaw:
+    case LinkType::kRawIpv4:
+    case LinkType::kRawIpv6:
+      return 0;
+  }
+  return std::nullopt;
+}
+
+std::uint16_t ether_type(Packet& packet, Bytes frame, LinkType link) {
+  switch (link) {
+    case LinkType::kEthernet:
+      packet.destination_mac = mac_text(frame.subspan(0, 6));
+      packet.source_mac = mac_text(frame.subspan(6, 6));
+      return word_at(frame, 12);
+    case LinkType::kLinuxCooked:
+      return word_at(frame, 14);
+    case LinkType::kLinuxCooked2:
+      return word_at(frame, 0);
+    case LinkType::kNull:
+    case LinkType::kLoop:  // as kNull, and always big-endian
+      return decode_null(frame);
+    case LinkType::kRaw:
+      return decode_raw(frame);
+    case LinkType::kRawIpv4:
+      return kEtherIpv4;
+    case LinkType::kRawIpv6:
+      return kEtherIpv6;
+  }
+  return 0;
+}
+
+// Reads the header before IP and returns its size, VLAN tags included; absent when it is damaged.
+std::optional<std::size_t> decode_link(Packet& packet, Bytes frame, LinkType link) {
+  std::optional<std::size_t> header = header_size(link);
+  if (!header || frame.size() < *header) {
+    packet.problem = header ? "link header is cut short" : "link type is not known";
+    return std::nullopt;
+  }
+  packet.ether_type = ether_type(packet, frame, link);
+  while (is_vlan(packet.ether_type) && frame.size() >= *header + 4) {
+    packet.ether_type = word_at(frame, *header + 2);
+    *header += 4;
+  }
+  return header;
 }
 
 std::string end_text(const Packet& packet, const std::string& address, std::uint16_t port) {
@@ -293,34 +377,24 @@ std::uint16_t checksum_finish(std::uint32_t sum) {
   return static_cast<std::uint16_t>(~sum);
 }
 
-Packet decode(Bytes frame) {
+Packet decode(Bytes frame, LinkType link, std::size_t cut) {
   Packet packet;
-  if (frame.size() < kEthernetHeader) {
-    packet.problem = "Ethernet header is cut short";
-    return packet;
-  }
-  packet.destination_mac = mac_text(frame.subspan(0, 6));
-  packet.source_mac = mac_text(frame.subspan(6, 6));
-  packet.ether_type = word_at(frame, 12);
-  std::size_t header = kEthernetHeader;
-  while (packet.ether_type == kEtherVlan && frame.size() >= header + 4) {
-    packet.ether_type = word_at(frame, header + 2);
-    header += 4;
-  }
-  packet.payload_offset = header;
-  const Bytes body = frame.subspan(header);
+  const std::optional<std::size_t> header = decode_link(packet, frame, link);
+  if (!header) return packet;
+  packet.payload_offset = *header;
+  const Bytes body = frame.subspan(*header);
   switch (packet.ether_type) {
     case kEtherIpv4:
-      decode_ipv4(packet, body);
+      decode_ipv4(packet, body, cut);
       break;
     case kEtherIpv6:
-      decode_ipv6(packet, body);
+      decode_ipv6(packet, body, cut);
       break;
     case kEtherArp:
       decode_arp(packet, body);
       break;
     default:
-      packet.length = body.size();
+      packet.length = body.size() + cut;
   }
   return packet;
 }

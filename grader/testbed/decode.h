@@ -1,4 +1,4 @@
-// decode.h - what one Ethernet frame says: IPv4/IPv6, TCP, UDP, ICMP, ICMPv6, ARP.
+// decode.h - what one frame says: IPv4/IPv6, TCP, UDP, ICMP, ICMPv6, ARP.
 //
 // decode() never reads past the frame and never fails: what is damaged is named in `problem`, and
 // what could be read before the damage stays. Numbers are in host order. Relative sequence numbers
@@ -61,7 +61,22 @@ struct Packet {
   std::string problem;  // empty: nothing wrong was seen
 };
 
-Packet decode(std::span<const std::byte> frame);
+// The headers before IP, by their numbers in capture files (LINKTYPE_ of pcap-linktype(7)).
+enum class LinkType : std::uint32_t {
+  kNull = 0,
+  kEthernet = 1,
+  kRaw = 101,
+  kLoop = 108,
+  kLinuxCooked = 113,
+  kRawIpv4 = 228,
+  kRawIpv6 = 229,
+  kLinuxCooked2 = 276
+};
+
+// `cut`: so many bytes of the frame's end were not captured. Lengths are still those of the whole
+// packet; the checksum is then absent.
+Packet decode(std::span<const std::byte> frame, LinkType link = LinkType::kEthernet,
+              std::size_t cut = 0);
 
 // The Internet checksum (RFC 1071) of `bytes`, starting from `sum`; not yet complemented.
 std::uint32_t checksum_add(std::span<const std::byte> bytes, std::uint32_t sum);

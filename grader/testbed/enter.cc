@@ -9,7 +9,9 @@
 //
 // Messages: one Message each way. To the testbed: I (process 1 is here), R (the program's process
 // is ready; both carry the sender's pid as SCM_CREDENTIALS), E (exec succeeded), X (it failed:
-// errno), S (the program ended: wait status). From the testbed to the ready process: G (go).
+// errno), S (the program ended: wait status). From the testbed to the ready process: G (go); a
+// value above 0 says that a seccomp filter of so many instructions follows, to be installed before
+// exec.
 //
 // STDIN is "closed" or "open"; UID -1 keeps the user; a limit of -1 keeps what is inherited.
 
@@ -23,6 +25,8 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -80,6 +84,20 @@ void reset_signals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
+// The filter hands the calls that are traced to the testbed, which has attached by now.
+void install_filter(int instructions) {
+  static sock_filter filter[BPF_MAXINSNS];
+  if (instructions <= 0) return;
+  const ssize_t size = ::recv(g_channel, filter, sizeof(filter), 0);
+  const auto wanted = static_cast<std::size_t>(instructions) * sizeof(sock_filter);
+  sock_fprog program{static_cast<unsigned short>(instructions), filter};
+  if (size != static_cast<ssize_t>(wanted) ||
+      ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+    tell('X', errno);
+    ::_exit(127);
+  }
+}
+
 [[noreturn]] void become_program(char** argv, char** program) {
   limit(RLIMIT_NOFILE, argv[4]);
   limit(RLIMIT_CPU, argv[6]);
@@ -88,10 +106,12 @@ void reset_signals() {
   limit(RLIMIT_NPROC, argv[5]);
   drop_privileges(std::strtol(argv[3], nullptr, 10));
   reset_signals();
+  ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);  // else an unprivileged testbed could not attach
   tell('R', 0);
   Message go{};
   if (::recv(g_channel, &go, sizeof(go), 0) != sizeof(go)) ::_exit(127);
   if (std::strcmp(argv[2], "closed") == 0) ::close(0);
+  install_filter(go.value);
   ::execvp(program[0], program);
   const int error = errno;
   // The write end of the exec pipe is the last descriptor that is not the channel's.
@@ -99,7 +119,8 @@ void reset_signals() {
   ::_exit(127);
 }
 
-// Without a pid namespace: ends everything below, also what lost its parent and came to this process.
+// Without a pid namespace: ends everything below, also what lost its parent and came to this
+// process.
 void kill_below() {
   const std::string list = "/proc/self/task/" + std::to_string(::getpid()) + "/children";
   while (true) {

@@ -69,22 +69,13 @@ json to_json(const Process& process) {
           {"vm_rss", process.vm_rss},   {"cpu_ns", process.cpu_ns}};
 }
 
-json to_json(const Packet& packet, const Passage& passage, std::size_t number,
-             const Conversations::Relative& relative, const Network& network) {
-  const auto name = [&](int index) {
-    return index < 0 ? json() : json(network.hosts()[static_cast<std::size_t>(index)].name);
-  };
+json to_json(const Packet& packet, std::size_t number, const Conversations::Relative& relative) {
   json object = {{"number", number},
-                 {"time", passage.time},
-                 {"from", name(passage.from)},
-                 {"to", name(passage.to)},
                  {"family", family_name(packet.family)},
                  {"transport", transport_name(packet.transport)},
                  {"source", to_json(End{packet.source, packet.source_port})},
                  {"destination", to_json(End{packet.destination, packet.destination_port})},
                  {"length", packet.length},
-                 {"fate", fate_name(passage.fate)},
-                 {"rule", passage.rule == 0 ? json() : json(passage.rule)},
                  {"checksum", checksum_word(packet.checksum)},
                  {"problem", packet.problem.empty() ? json() : json(packet.problem)},
                  {"summary", summary(packet, relative)}};
@@ -100,6 +91,20 @@ json to_json(const Packet& packet, const Passage& passage, std::size_t number,
   if (packet.transport == Transport::kIcmp || packet.transport == Transport::kIcmp6) {
     object["icmp"] = {packet.icmp_type, packet.icmp_code};
   }
+  return object;
+}
+
+json to_json(const Packet& packet, const Passage& passage, std::size_t number,
+             const Conversations::Relative& relative, const Network& network) {
+  const auto name = [&](int index) {
+    return index < 0 ? json() : json(network.hosts()[static_cast<std::size_t>(index)].name);
+  };
+  json object = to_json(packet, number, relative);
+  object["time"] = passage.time;
+  object["from"] = name(passage.from);
+  object["to"] = name(passage.to);
+  object["fate"] = fate_name(passage.fate);
+  object["rule"] = passage.rule == 0 ? json() : json(passage.rule);
   return object;
 }
 

@@ -20,7 +20,9 @@ nlohmann::json to_json(const End& end);
 // `owners` are the pids of the run's processes that hold the socket.
 nlohmann::json to_json(const Row& row, const std::vector<pid_t>& owners);
 nlohmann::json to_json(const Process& process);
-// `number` counts captured packets from 1.
+// `number` counts captured packets from 1. Without a passage: what the packet itself says.
+nlohmann::json to_json(const Packet& packet, std::size_t number,
+                       const Conversations::Relative& relative);
 nlohmann::json to_json(const Packet& packet, const Passage& passage, std::size_t number,
                        const Conversations::Relative& relative, const Network& network);
 

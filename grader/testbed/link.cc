@@ -98,6 +98,7 @@ bool Link::receive() {
     Arrival& arrival = arrivals[used++];
     arrival.bytes = frame.bytes;
     arrival.passage.time = frame.realtime + to_own_clock;
+    arrival.passage.delivered = arrival.passage.time;
     arrival.passage.from = static_cast<int>(host - network_.hosts().data());
     arrival.passage.to = destination(arrival.bytes);
   }
@@ -145,12 +146,14 @@ void Link::act(Rule& rule, Arrival& arrival, std::size_t index, const Packet& pa
   switch (rule.action.act) {
     case Act::kDrop:
       passage.fate = Fate::kDropped;
+      passage.delivered.reset();
       ++counts_.dropped_by_rule;
       return;
     case Act::kHold:
     case Act::kDelay:
     case Act::kReorder:
       passage.fate = Fate::kHeld;
+      passage.delivered.reset();
       keep(rule, arrival, index);
       return;
     case Act::kDuplicate:
@@ -161,6 +164,7 @@ void Link::act(Rule& rule, Arrival& arrival, std::size_t index, const Packet& pa
       return;
     case Act::kCorrupt: {
       passage.fate = Fate::kCorrupted;
+      passage.delivered.reset();
       std::vector<std::byte>& bytes =
           altered_.emplace_back(arrival.bytes.begin(), arrival.bytes.end());
       const std::size_t at = packet.payload_offset + rule.action.offset;
@@ -199,7 +203,10 @@ void Link::let_pass_behind(int from) {
 }
 
 void Link::forward_kept(Kept& kept) {
-  if (kept.index < passages_.size()) passages_[kept.index].fate = Fate::kReleased;
+  if (kept.index < passages_.size()) {
+    passages_[kept.index].fate = Fate::kReleased;
+    passages_[kept.index].delivered = clock_();
+  }
   const std::vector<std::byte>& bytes = altered_.emplace_back(std::move(kept.bytes));
   route(kept.from, kept.to, bytes);
 }
@@ -322,6 +329,7 @@ std::uint64_t Link::inject(int from, int to, std::vector<std::byte> frame) {
   passage.from = from;
   passage.to = to;
   passage.fate = Fate::kInjected;
+  passage.delivered = passage.time;
   const Capture::Frame captured{passage.time, frame};
   ++counts_.frames;
   ++counts_.moving;

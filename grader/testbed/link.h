@@ -46,6 +46,7 @@ struct Passage {
   int to = -1;   // -1: several (broadcast, multicast)
   Fate fate = Fate::kForwarded;
   std::uint64_t rule = 0;
+  std::optional<std::int64_t> delivered;  // when it went on to its receiver, intact
 };
 
 struct LinkCounts {

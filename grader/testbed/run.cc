@@ -237,8 +237,9 @@ void Run::spawn(const Network& network, const std::vector<std::string>& command,
   sandbox_ = sock::check(::fork(), "fork").value();
   if (sandbox_ != 0) return;
   // In the child: only system calls from here on. 128 is an exit code nothing else of ours has.
-  // Nobody may end bubblewrap half-way, a Ctrl-C in the terminal neither: its child would wait for it
-  // for ever. When the testbed goes, sockwork-enter finds the channel closed and ends everything.
+  // Nobody may end bubblewrap half-way, a Ctrl-C in the terminal neither: its child would wait for
+  // it for ever. When the testbed goes, sockwork-enter finds the channel closed and ends
+  // everything.
   ::setsid();
   if (host.ns && ::setns(host.ns.get(), CLONE_NEWNET) != 0) ::_exit(128);
   if (!own_pid_namespace_ && !request_.directory.empty() &&
@@ -304,12 +305,10 @@ void Run::on_message(char type, int value, pid_t sender) {
     case 'I':
       init_ = sender;
       break;
-    case 'R': {
+    case 'R':
       program_ = sender;
-      const Message go{'G', 0};
-      (void)!::send(channel_.get(), &go, sizeof(go), MSG_NOSIGNAL);
+      let_go();
       break;
-    }
     case 'E':
       if (phase_ == Phase::kStarting) phase_ = Phase::kRunning;
       break;
@@ -331,6 +330,26 @@ void Run::on_message(char type, int value, pid_t sender) {
   }
 }
 
+// The program waits before its execve until it is attached to, if it is to be traced.
+void Run::let_go() {
+  std::vector<sock_filter> filter;
+  if (request_.trace) {
+    try {
+      tracer_ = std::make_unique<Tracer>(
+          program_, Tracer::Options{request_.number, request_.lines, request_.clock});
+    } catch (const std::system_error& error) {
+      phase_ = Phase::kFailed;
+      exec_error_ = error.code().value();
+      return;
+    }
+    filter = call_filter();
+  }
+  const Message go{'G', static_cast<int>(filter.size())};
+  (void)!::send(channel_.get(), &go, sizeof(go), MSG_NOSIGNAL);
+  if (filter.empty()) return;
+  (void)!::send(channel_.get(), filter.data(), filter.size() * sizeof(sock_filter), MSG_NOSIGNAL);
+}
+
 json Run::status() const {
   if (phase_ != Phase::kEnded) return {{"kind", "running"}};
   if (WIFSIGNALED(wait_status_)) {
@@ -343,7 +362,18 @@ json Run::status() const {
 }
 
 std::vector<Process> Run::processes(Detail detail) const {
-  return init_ < 0 ? std::vector<Process>() : processes_below(init_, detail);
+  if (init_ < 0) return {};
+  std::vector<Process> found = processes_below(init_, detail);
+  if (!tracer_) return found;
+  // A traced thread is in a tracing stop for a moment at each call, and also for as long as a
+  // signal has stopped it: proc(5) shows t for both.
+  for (Process& process : found) {
+    if (process.state == 't') process.state = tracer_->is_stopped(process.pid) ? 'T' : 'R';
+    for (Thread& thread : process.threads) {
+      if (thread.state == 't') thread.state = tracer_->is_stopped(thread.tid) ? 'T' : 'R';
+    }
+  }
+  return found;
 }
 
 void Run::signal(int number, bool all) const {
@@ -419,6 +449,7 @@ void Run::kill() {
   }
   sandbox_ = -1;
   channel_.reset();
+  tracer_.reset();  // its thread ends with the last of what it traced
 }
 
 }  // namespace testbed

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@
 #include "hosts.h"
 #include "processes.h"
 #include "sock/fd.h"
+#include "tracer.h"
 
 namespace testbed {
 
@@ -34,6 +36,8 @@ struct Limits {
 enum class Stdin { kNull, kClosed, kPipe, kFile };
 
 struct RunRequest {
+  std::uint64_t number = 0;             // of the run
+  std::function<std::int64_t()> clock;  // for the times of traced calls
   std::string name;
   std::vector<std::string> argv;
   std::string host = "target";
@@ -44,6 +48,8 @@ struct RunRequest {
   sock::Fd stdin_file;
   std::size_t stdout_limit = 64 << 20, stderr_limit = 1 << 20;
   Limits limits;
+  bool trace = false;  // its system calls
+  bool lines = false;  // and the source line of each
 };
 
 class Output {
@@ -79,6 +85,8 @@ class Run {
   [[nodiscard]] int exec_error() const noexcept { return exec_error_; }
   [[nodiscard]] pid_t pid() const noexcept { return program_; }
   [[nodiscard]] nlohmann::json status() const;  // PROTOCOL.md, "status"
+  // Null unless the run is traced and has begun.
+  [[nodiscard]] Tracer* tracer() const noexcept { return tracer_.get(); }
   [[nodiscard]] int channel() const noexcept { return channel_.get(); }
   Output& out() noexcept { return stdout_; }
   Output& err() noexcept { return stderr_; }
@@ -102,6 +110,7 @@ class Run {
              const sock::Fd& errors, const sock::Fd& channel);
   void kill_pid_namespace();
   void on_message(char type, int value, pid_t sender);
+  void let_go();
 
   RunRequest request_;
   bool own_pid_namespace_;
@@ -116,6 +125,7 @@ class Run {
   sock::Fd stdin_pipe_;
   Output stdout_;
   Output stderr_;
+  std::unique_ptr<Tracer> tracer_;
 };
 
 // Where sockwork-enter lies: beside the testbed's own binary.

@@ -22,6 +22,7 @@
 #include "barrier.h"
 #include "facts.h"
 #include "forge.h"
+#include "history.h"
 #include "link.h"
 #include "probe.h"
 #include "refusal.h"
@@ -109,6 +110,7 @@ class Server final : public Facts {
   // The loop.
   void wait_for_events();
   void look_at_barriers();
+  void take_calls(Run& run);
   void hasten();  // something happened: barriers look again soon
   void report_started_runs();
   bool receive_request();
@@ -138,6 +140,7 @@ class Server final : public Facts {
   json capture(const json& request);
   json note(const json& request);
   json trace(const json& request);
+  json perturb(const json& request);
   json stats(const json& request);
   json end(const json& request);
 
@@ -184,6 +187,7 @@ int Server::serve() {
       }
       const bool wrote = run->out().drain() | run->err().drain();
       if (changed || wrote) hasten();
+      take_calls(*run);
     }
     report_started_runs();
     look_at_barriers();
@@ -197,7 +201,9 @@ void Server::wait_for_events() {
   std::vector<pollfd> waits = {{control_.get(), POLLIN, 0}};
   if (link_) waits.push_back({link_->descriptor(), POLLIN, 0});
   for (const auto& [number, run] : runs_) {
-    for (const int fd : {run->channel(), run->out().descriptor(), run->err().descriptor()}) {
+    const int traced = run->tracer() == nullptr ? -1 : run->tracer()->descriptor();
+    for (const int fd :
+         {run->channel(), run->out().descriptor(), run->err().descriptor(), traced}) {
       if (fd >= 0) waits.push_back({fd, POLLIN, 0});
     }
   }
@@ -214,6 +220,13 @@ void Server::wait_for_events() {
     throw std::system_error(errno, std::system_category(), "ppoll");
   }
   if (link_ && (waits[1].revents & POLLIN) != 0) hasten();
+}
+
+void Server::take_calls(Run& run) {
+  if (run.tracer() == nullptr) return;
+  for (Tracer::Event& event : run.tracer()->take()) {
+    trace_.add(event.time, event.kind, std::move(event.facts));
+  }
 }
 
 void Server::hasten() {
@@ -251,6 +264,11 @@ void Server::look_at_barriers() {
       entry.next_look = std::min(now() + entry.interval, entry.deadline);
       ++i;
       continue;
+    }
+    if (const json row = look.seen.value("row", json()); row.is_object()) {
+      json facts = row;
+      facts["host"] = look.seen["host"];
+      trace_.add(now(), "row", std::move(facts));
     }
     json body = {{"held", look.held}, {"seen", std::move(look.seen)}};
     if (look.ended) body["ended"] = true;
@@ -337,6 +355,7 @@ void Server::handle(const json& request) {
                                                         {"capture", &Server::capture},
                                                         {"note", &Server::note},
                                                         {"trace", &Server::trace},
+                                                        {"perturb", &Server::perturb},
                                                         {"stats", &Server::stats},
                                                         {"end", &Server::end}};
   const auto id = request["id"].get<std::uint64_t>();
@@ -497,7 +516,7 @@ json Server::socket(const json& request) {
 
 json Server::start_run(const json& request) {
   expect_fields(request, {"name", "argv", "host", "directory", "env", "stdin", "stdout_limit",
-                          "stderr_limit", "limits", "files"});
+                          "stderr_limit", "limits", "files", "trace", "lines"});
   RunRequest wanted;
   wanted.argv = request.at("argv").get<std::vector<std::string>>();
   if (wanted.argv.empty()) throw Refusal("usage", "argv is empty");
@@ -508,6 +527,8 @@ json Server::start_run(const json& request) {
   wanted.files = request.value("files", wanted.files);
   wanted.stdout_limit = request.value("stdout_limit", wanted.stdout_limit);
   wanted.stderr_limit = request.value("stderr_limit", wanted.stderr_limit);
+  wanted.trace = request.value("trace", false);
+  wanted.lines = request.value("lines", false);
   const auto input = request.value("stdin", std::string("null"));
   const std::map<std::string, Stdin> kinds = {{"null", Stdin::kNull},
                                               {"closed", Stdin::kClosed},
@@ -529,6 +550,8 @@ json Server::start_run(const json& request) {
   const std::uint64_t number = runs_.size() + 1;
   trace_.add(now(), "process",
              {{"run", number}, {"name", wanted.name}, {"argv", wanted.argv}, {"event", "start"}});
+  wanted.number = number;
+  wanted.clock = [this] { return now(); };
   runs_[number] = std::make_unique<Run>(network(), std::move(wanted), etc_hosts_, resolver_);
   starting_[number] = request["id"].get<std::uint64_t>();
   return nullptr;
@@ -566,7 +589,7 @@ json Server::freeze(const json& request) {
     bool stopped = true;
     for (const Process& process : frozen.processes(Detail::kThreads)) {
       for (const Thread& thread : process.threads) {
-        stopped &= thread.state == 'T' || thread.state == 'Z' || thread.state == 't';
+        stopped &= thread.state == 'T' || thread.state == 'Z';
       }
     }
     if (stopped) return json::object();
@@ -747,9 +770,52 @@ json Server::note(const json& request) {
 json Server::trace(const json& request) {
   expect_fields(request, {});
   Conversations conversations;
-  const std::string text =
-      trace_.lines([&](std::size_t index) { return packet_facts(index, conversations); });
+  Trace whole = trace_;
+  for (const auto& [number, run] : runs_) {
+    if (run->tracer() == nullptr) continue;
+    take_calls(*run);
+    for (Tracer::Event& event : run->tracer()->unfinished()) {
+      whole.add(event.time, event.kind, std::move(event.facts));
+    }
+  }
+  add_states(whole, link_.get(), network(),
+             [this](std::uint64_t number) { return run(number).request().host; });
+  json hosts = json::object();
+  for (const Host& host : network().hosts()) {
+    hosts[host.name] = {{"inet", host.inet}, {"inet6", host.inet6}};
+  }
+  const json about = {{"version", 1}, {"tier", tier_name(tier_)}, {"hosts", hosts}};
+  const json header = {{"n", 0},
+                       {"time", 0},
+                       {"kind", "note"},
+                       {"source", "observed"},
+                       {"note", {{"text", "trace"}, {"data", about}}}};
+  const std::string text = header.dump() + "\n" + whole.lines([&](std::size_t index) {
+    return packet_facts(index, conversations);
+  });
   return attach("trace", std::as_bytes(std::span(text)));
+}
+
+json Server::perturb(const json& request) {
+  expect_fields(request, {"run", "calls", "cap", "error", "first", "times"});
+  Tracer* tracer = run(request.at("run").get<std::uint64_t>()).tracer();
+  if (tracer == nullptr) throw Refusal("usage", "only the calls of a traced run can be changed");
+  if (request.contains("cap") == request.contains("error")) {
+    throw Refusal("usage", "perturb takes either cap or error");
+  }
+  Perturbation wanted;
+  wanted.calls = request.at("calls").get<std::set<std::string>>();
+  wanted.first = request.value("first", wanted.first);
+  wanted.times = request.value("times", wanted.times);
+  if (request.contains("cap")) {
+    wanted.bytes = request["cap"].get<std::size_t>();
+    if (wanted.bytes == 0) throw Refusal("usage", "a call moves at least one byte");
+  } else {
+    wanted.act = Perturbation::Act::kError;
+    wanted.error = legal_error(wanted.calls, request["error"].get<std::string>());
+  }
+  tracer->perturb(std::move(wanted));
+  return json::object();
 }
 
 json Server::counts() {

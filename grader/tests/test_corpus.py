@@ -48,7 +48,8 @@ def judge(folder: Path, checks: Sequence[Check], seed: int = 1) -> tuple[Outcome
     """The outcomes of `checks`, in their order, for the submission in `folder`."""
     lab = lab_of(folder)
     programs = {check.program for check in checks}
-    built = build.build(submission.load(folder, lab), programs)
+    optimised = {check.program for check in checks if check.optimised}
+    built = build.build(submission.load(folder, lab), programs, optimised=optimised)
     assert all(each.launch for each in built.values()), [each.log for each in built.values()]
     settings = grading.Settings(seed=seed, jobs=1)
     return results.in_order(lab, grading.judge(lab, checks, built, settings))

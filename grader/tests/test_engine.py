@@ -17,6 +17,7 @@ import pytest
 from toys import launches, make_check, make_lab
 from sockwork import engine, testbed
 from sockwork.engine import Schedule, blocking
+from sockwork.probe import probe
 from sockwork.harness import Bed
 from sockwork.judge import Conditions, Judge
 from sockwork.model import Check, Outcome, Verdict
@@ -65,6 +66,16 @@ def test_what_keeps_a_check_from_being_performed(
     known: dict[str, Outcome], blocked_by: str | None
 ) -> None:
     assert blocking(named("c", after=("b",)), known) == blocked_by
+
+
+@pytest.mark.parametrize(
+    ("verdict", "what"), [("fail", "which failed"), ("error", "which could not be judged")]
+)
+def test_the_reason_names_what_became_of_the_check_before(verdict: Verdict, what: str) -> None:
+    schedule = Schedule([named("before"), named("behind", after=("before",))])
+    [before] = schedule.ready(2)
+    schedule.settle(Outcome(before, verdict, 0.0))
+    assert [outcome.reason for outcome in schedule.ruled_out(1)] == [f"needs before, {what}"]
 
 
 def test_the_schedule_keeps_the_order_and_waits_for_prerequisites() -> None:
@@ -131,6 +142,13 @@ def echo(bed: Bed) -> None:
     connection.expect(b"hello")
 
 
+def test_a_tier_that_was_asked_for_is_the_reason_and_not_the_machine(run: Run) -> None:
+    if not probe().gives("link"):
+        pytest.skip("this machine gives no link")
+    outcome = run([named("far", needs=("link",))], tier="T0")["far"]
+    assert (outcome.status, outcome.reason) == ("skip", "needs link, and tier T0 was asked for")
+
+
 def test_verdicts(run: Run) -> None:
     checks = [
         named("echoes", lambda bed: echo(bed)),
@@ -141,7 +159,9 @@ def test_verdicts(run: Run) -> None:
     ]
     right = run(checks)
     assert [right[c.id].status for c in checks] == ["pass", "pass", "skip", "pass", "pass"]
-    assert right["flies"].reason == "needs wings, which this machine does not give"
+    assert right["flies"].reason == (
+        "needs wings, which this machine does not give; ./sockwork doctor tells why"
+    )
     wrong = run(checks, mode="wrong")
     assert [wrong[c.id].status for c in checks] == ["fail", "skip", "skip", "pass", "pass"]
     assert wrong["echoes"].reason == "wrong-bytes"

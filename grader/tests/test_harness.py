@@ -109,7 +109,7 @@ def flood(bed: Bed) -> None:
 
 def crowd(bed: Bed) -> None:
     """Why."""
-    server = bed.start_server(optimised=True, limits={"nofile": 1000})
+    server = bed.start_server(limits={"nofile": 1000})
     connections = bed.connect_many(server, 300)
     bed.echo_all(connections, [bed.token() for _ in connections])
 
@@ -436,7 +436,7 @@ def test_usage_and_limits(perform: Perform) -> None:
     def usage(bed: Bed) -> None:
         """Why."""
         bed.start("only one argument").expect_usage_error()
-        server = bed.start_server(optimised=True)
+        server = bed.start_server()
         limit = server.limit_descriptors(spare=2)
         assert limit == server.resources().fds + 2
         connections = [bed.connect(server) for _ in range(3)]
@@ -448,7 +448,9 @@ def test_usage_and_limits(perform: Perform) -> None:
         assert server.resources().fds == limit
         server.signal("SIGKILL")  # it spins now: accept(2) fails at once, again and again
 
-    assert_passed(perform(usage))
+    outcome = perform(usage, optimised=True)
+    assert_passed(outcome)
+    assert outcome.command[0] == "./toy-plain"
 
 
 def test_the_deadline_ends_a_wait_that_proves_nothing(perform: Perform) -> None:

@@ -14,7 +14,8 @@ from sockwork.build import Built
 from sockwork.model import Check, Failure, Lab, Launch, Outcome, Program, Step
 from sockwork.report.live import Live
 from sockwork.report.style import Style
-from sockwork.report.terminal import MAX_LINES, Rerun, Terminal, one_question
+from sockwork.report.commands import Rerun
+from sockwork.report.terminal import MAX_LINES, Terminal, one_question
 from sockwork.results import Evidence
 
 PLAIN = Style(colour=False, unicode=True, width=80)
@@ -104,10 +105,11 @@ def test_the_block_of_a_failed_check_has_a_fixed_order() -> None:
         "          until its own FIN is sent. What was received and not read makes Linux",
         "          send RST instead.",
         "  Next    How many bytes did you read?",
+        "  Read    docs/concepts/endings.md",
         "  look at echo_server.cpp:71",
         "  rerun   ./sockwork check 2 first --submission 'my work' --seed 7",
         "  by hand ~/cache/0123/echo_server 127.0.0.1 7000",
-        "          then:  nc 127.0.0.1 7000",
+        "    then: nc 127.0.0.1 7000",
     ]
 
 
@@ -145,7 +147,7 @@ def test_what_a_program_wrote_cannot_steer_the_terminal() -> None:
 
 
 def test_names_of_the_check_itself_are_not_offered_by_hand() -> None:
-    named = failed(make_check("first", names="192.0.2.9 server.example"))
+    named = failed(make_check("first", needs=("names",)))
     assert not any("by hand" in line for line in block(named))
 
 

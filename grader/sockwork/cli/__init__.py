@@ -7,20 +7,23 @@ Exit statuses are the same everywhere: 0 well, 1 a check failed, 2 usage, 3 set-
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 import sockwork
 from sockwork.paths import SetupError
-from sockwork.text import did_you_mean
+from sockwork.text import did_you_mean, printable
 
 FAILED, USAGE, SETUP, NOT_JUDGED = 1, 2, 3, 4
 
-_COMMANDS = ("list", "check", "doctor", "reset", "solution", "test", "completion")
+_COMPLETE = "_SOCKWORK_COMPLETE"
+_COMMANDS = ("list", "check", "report", "doctor", "reset", "solution", "test", "completion")
 
 
 class _Commands(click.Group):
@@ -44,13 +47,20 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(sockwork.__version__, prog_name="sockwork", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Graded labs of socket programming, judged by kernel state and packets.
 
     Start with: ./sockwork list, then ./sockwork check 1
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> NoReturn:
@@ -58,9 +68,12 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        result: Any = cli.main(prog_name="sockwork", standalone_mode=False)
+        status = _perform()
         sys.stdout.flush()
-        sys.exit(result if isinstance(result, int) else 0)
+        sys.exit(status)
+    except click.NoSuchOption as error:
+        near = did_you_mean(error.option_name, error.possibilities or ())
+        _end(f"no option {error.option_name}{near}", error.exit_code)
     except click.ClickException as error:
         _end(error.format_message(), error.exit_code)
     except SetupError as error:
@@ -70,12 +83,28 @@ def main() -> NoReturn:
     except click.Abort:  # the end of input instead of an answer
         _end("stopped", FAILED)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        sys.stderr.close()
-        sys.exit(128 + signal.SIGPIPE)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+        raise
+    except OSError as error:  # a full disk, a folder that is closed to us
+        _end(": ".join(filter(None, (error.filename, error.strerror))), NOT_JUDGED)
+
+
+def _perform() -> int:
+    """What click's own main does, but that one takes a reader that has gone for a failure."""
+    asked = os.environ.get(_COMPLETE)
+    if asked:
+        return shell_complete(cli, {}, "sockwork", _COMPLETE, asked)
+    try:
+        with cli.make_context("sockwork", sys.argv[1:]) as context:
+            result: Any = cli.invoke(context)
+    except click.exceptions.Exit as end:  # --help, --version
+        return end.exit_code
+    return result if isinstance(result, int) else 0
 
 
 def _end(message: str, status: int) -> NoReturn:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"sockwork: {line[:1].lower() + line[1:]}", file=sys.stderr)
     sys.exit(status)
 

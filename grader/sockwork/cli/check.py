@@ -21,6 +21,7 @@ from sockwork.text import did_you_mean, printable
 if TYPE_CHECKING:
     from sockwork.build import Built
     from sockwork.model import Check, Lab, Outcome
+    from sockwork.report.record import Asked
     from sockwork.results import Evidence, LabRun
 
 _KEEP_HERE = ".sockwork/evidence"
@@ -64,6 +65,14 @@ class _Options:
 
         return probe().tier if self.tier == "auto" else self.tier
 
+    def asked(self) -> Asked:
+        """How this run was asked for, for its record."""
+        from sockwork.report.record import Asked
+
+        submission = self.execute or str(self.folder.resolve())
+        folder = None if self.execute else self.folder
+        return Asked(submission, self.again(), self.seed, self.granted_tier(), folder)
+
     def again(self) -> tuple[str, ...]:
         """The words that ask for the same programs in the same setting."""
         words: list[str] = ["--solutions"] if self.solutions else []
@@ -82,16 +91,23 @@ class _Options:
 @click.command("check")
 @click.argument("lab", required=False, shell_complete=lookup.complete_lab)
 @click.argument("checks", nargs=-1, metavar="[CHECK]...", shell_complete=lookup.complete_check)
-@click.option("--submission", metavar="DIR", type=click.Path(path_type=Path), help="Folder to judge, holding LAB/NAME.cpp; default: labs/ of this clone.")  # fmt: skip
+@click.option("--submission", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Folder to judge, holding LAB/NAME.cpp; default: labs/ of this clone.")  # fmt: skip
 @click.option("--solutions", is_flag=True, help="Judge the reference solutions.")
 @click.option("--exec", "execute", metavar="COMMAND", help="Judge a shell command: sh -c 'COMMAND' PROGRAM ARGUMENT..., with $HOST, $PORT.")  # fmt: skip
-@click.option("--program", metavar="NAME", help="Only the checks of this program.")
-@click.option("--json", metavar="FILE", help="Write results.json; - for standard output.")
+@click.option(
+    "--program",
+    metavar="NAME",
+    shell_complete=lookup.complete_program,
+    help="Only the checks of this program.",
+)
+@click.option(
+    "--json", metavar="FILE", type=click.Path(), help="Write results.json; - for standard output."
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Chooses ports and data.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1, 64), default=lambda: len(os.sched_getaffinity(0)), show_default="CPUs", help="Checks at the same time.")  # fmt: skip
 @click.option("--only", type=click.Choice(["core", "challenge"]), help="Only checks of this level.")
 @click.option("--keep", is_flag=False, flag_value=_KEEP_HERE, metavar="[DIR]", help=f"Keep traces and captures of all checks; default: {_KEEP_HERE}.")  # fmt: skip
-@click.option("--without", multiple=True, metavar="WORD", help="Treat a capability as missing, as inet6 for an IPv4-only program.")  # fmt: skip
+@click.option("--without", multiple=True, metavar="WORD", shell_complete=lookup.complete_need, help="Treat a capability as missing, as inet6 for an IPv4-only program.")  # fmt: skip
 @click.option("--tier", type=click.Choice(["auto", "T0", "T1", "T2"]), default="auto", show_default=True, help="Use no more than this tier gives.")  # fmt: skip
 @click.option("--all", "all_failures", is_flag=True, help="Show every failed check in full, not only the first.")  # fmt: skip
 @click.option("--brief", is_flag=True, help="Two lines for each failed check.")
@@ -108,7 +124,7 @@ def command(lab: str | None, checks: tuple[str, ...], **options: Any) -> int:
     _refuse_contradictions(lab, wanted)
     everything = lookup.labs()
     _refuse_unknown_words(everything, wanted)
-    labs = lookup.labs(lab) if lab else _present(everything, wanted)
+    labs = _present(everything, wanted) if lab is None else lookup.labs(lab)
     orders = [_Order(each, _chosen(each, checks, wanted), wanted) for each in labs]
     runs = [order.perform() for order in orders if order.checks]
     if not runs:
@@ -129,11 +145,24 @@ def _refuse_contradictions(lab: str | None, options: _Options) -> None:
         raise click.UsageError(f"--keep took {options.keep} as its folder; put --keep last")
     if not options.folder.is_dir():
         raise click.UsageError(f"{printable(str(options.folder))}: no such folder")
+    _refuse_unwritable(options)
+
+
+def _refuse_unwritable(options: _Options) -> None:
     # A result that cannot be written is better refused before the run than after it.
     if options.json and options.json != "-":
+        from sockwork.results import is_stream
+
         place = Path(options.json)
-        if place.is_dir() or not os.access(place.parent, os.W_OK):
+        written = place if is_stream(place) else place.resolve().parent
+        if place.is_dir() or not os.access(written, os.W_OK):
             raise click.UsageError(f"--json: {printable(options.json)} cannot be written")
+    if options.kept_in:
+        try:
+            options.kept_in.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            shown = printable(str(options.kept_in))
+            raise click.UsageError(f"--keep: {shown}: {error.strerror}") from error
 
 
 def _present(labs: Sequence[Lab], options: _Options) -> list[Lab]:
@@ -188,9 +217,15 @@ class _Order:
         self._progress = Progress(sys.stderr)
 
     def perform(self) -> LabRun:
+        """Builds, performs the checks, and shows what comes of them."""
+        with self._progress:
+            return self._perform()
+
+    def _perform(self) -> LabRun:
         from sockwork.report.live import Live
         from sockwork.report.style import Style
-        from sockwork.report.terminal import Rerun, Terminal
+        from sockwork.report.commands import Rerun
+        from sockwork.report.terminal import Terminal
         from sockwork.results import LabRun, in_order
 
         options = self._options
@@ -231,8 +266,13 @@ class _Order:
             submission = load(options.folder, self._lab)
         except SubmissionError as error:
             raise click.UsageError(str(error)) from error
-        programs = {check.program for check in self.checks}
-        return build(submission, programs, jobs=options.jobs, progress=self._progress.show)
+        return build(
+            submission,
+            {check.program for check in self.checks},
+            optimised={check.program for check in self.checks if check.optimised},
+            jobs=options.jobs,
+            progress=self._progress.show,
+        )
 
     def _outcomes(self, built: Mapping[str, Built]) -> Iterator[Outcome]:
         """The outcomes as they come; after --fail-fast ended the run, a skip for each other."""
@@ -274,6 +314,7 @@ class _Order:
 
 def _finish(runs: Sequence[LabRun], options: _Options) -> int:
     from sockwork import results
+    from sockwork.report import record
 
     if options.json:
         made = results.as_json(
@@ -287,4 +328,5 @@ def _finish(runs: Sequence[LabRun], options: _Options) -> int:
             sys.stdout.write(results.text(made))
         else:
             results.write(Path(options.json), made)
+    record.keep(runs, options.asked())
     return results.exit_status([outcome for run in runs for outcome in run.outcomes])

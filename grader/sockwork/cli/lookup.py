@@ -33,7 +33,7 @@ def labs(word: str | None = None) -> list[Lab]:
     known = [name for lab in found for name in (lab.name, lab.id)]
     present = f"; there are labs {_ranges(found)}" if found else "; there are no labs here"
     hint = did_you_mean(word, known) or present
-    raise click.UsageError(f"no lab {printable(word)}{hint}")
+    raise click.UsageError(f"no lab {_shown(word)}{hint}")
 
 
 def checks(lab: Lab, words: Sequence[str]) -> list[Check]:
@@ -42,7 +42,7 @@ def checks(lab: Lab, words: Sequence[str]) -> list[Check]:
     for word in words:
         if word not in known:
             hint = did_you_mean(word, known)
-            raise click.UsageError(f"lab {lab.number:02} has no check {printable(word)}{hint}")
+            raise click.UsageError(f"lab {lab.number:02} has no check {_shown(word)}{hint}")
     return [check for check in lab.checks if not words or check.id in words]
 
 
@@ -55,30 +55,67 @@ def program(lab: Lab, name: str) -> str:
     return name
 
 
+# --- what the TAB key offers -------------------------------------------------------------------
+
+
 def complete_lab(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of labs for the shell, without loading any."""
-    names = [path.name for path in _lab_folders() if path.name.startswith(incomplete)]
-    return [CompletionItem(name) for name in names]
+    """Labs by number or name, without loading any."""
+    found = []
+    for path in _lab_folders():
+        number, _, name = path.name.partition("-")
+        if any(each.startswith(incomplete) for each in (path.name, number.lstrip("0"), name)):
+            found.append(CompletionItem(path.name))
+    return found
 
 
 def complete_check(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Ids of the checks of the lab already named."""
+    """Ids of the checks of the lab already named, but for those that stand there too."""
+    there = context.params.get("checks") or ()
+    checks = [check for lab in _named(context) for check in lab.checks if check.id not in there]
+    return [CompletionItem(c.id, help=c.title) for c in checks if c.id.startswith(incomplete)]
+
+
+def complete_program(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Programs of the lab already named, or of all."""
+    programs = [program for lab in _named(context) for program in lab.programs]
+    return [
+        CompletionItem(program.name, help=program.summary)
+        for program in programs
+        if program.name.startswith(incomplete)
+    ]
+
+
+def complete_need(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Capabilities that a check needs."""
+    words = {word for lab in _named(context) for check in lab.checks for word in check.needs}
+    return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
+
+
+def _named(context: click.Context) -> list[Lab]:
+    # While the value of an option is missing, click leaves the arguments unparsed.
+    left = [*context.args, None]
     try:
-        found = labs(context.params.get("lab"))
+        return labs(context.params.get("lab") or left[0])
     except click.UsageError:
         return []
-    ids = [check.id for lab in found for check in lab.checks]
-    return [CompletionItem(each) for each in ids if each.startswith(incomplete)]
 
 
 def _lab_folders() -> list[Path]:
     if not paths.LABS.is_dir():
         return []
     return sorted(path for path in paths.LABS.iterdir() if re.match(r"\d\d-", path.name))
+
+
+def _shown(word: str) -> str:
+    return printable(word) or "''"
 
 
 def _ranges(found: Sequence[Lab]) -> str:

@@ -14,7 +14,7 @@ from sockwork.cli import lookup
 
 @click.command("solution")
 @click.argument("lab", shell_complete=lookup.complete_lab)
-@click.argument("program", required=False)
+@click.argument("program", required=False, shell_complete=lookup.complete_program)
 @click.option("--diff", is_flag=True, help="Show what to change in labs/ to get the solution.")
 def command(lab: str, program: str | None, diff: bool) -> int:
     """Show the reference solution of LAB, or of one PROGRAM of it."""

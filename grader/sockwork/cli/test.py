@@ -151,8 +151,14 @@ _SECTIONS: dict[str, Callable[[_Section], _Count]] = {
 }
 
 
+def _complete_section(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    return [name for name in _SECTIONS if name.startswith(incomplete)]
+
+
 @click.command("test")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete_section)
 @click.option("--full", is_flag=True, help="Also what takes long: a second compiler, slow tests.")
 def command(names: tuple[str, ...], full: bool) -> int:
     """Run the kit's own tests: all sections, or those named.
@@ -164,11 +170,11 @@ def command(names: tuple[str, ...], full: bool) -> int:
             hint = did_you_mean(name, _SECTIONS) or f"; there are {', '.join(_SECTIONS)}"
             raise click.UsageError(f"no section {name}{hint}")
     total = _Count()
-    progress = Progress(sys.stderr)
-    for name, perform in _SECTIONS.items():
-        if not names or name in names:
-            progress.show(f"{name}...")
-            total += _shown(name, perform, full, progress)
+    with Progress(sys.stderr) as progress:
+        for name, perform in _SECTIONS.items():
+            if not names or name in names:
+                progress.show(f"{name}...")
+                total += _shown(name, perform, full, progress)
     print(f"{total.passed} passed, {total.failed} failed", flush=True)
     return 1 if total.failed else 0
 

@@ -11,9 +11,10 @@ from sockwork.harness.declare import check
 from sockwork.harness.failure import Failed
 from sockwork.harness.listener import Listener
 from sockwork.harness.rules import Rule
-from sockwork.harness.run import Run
+from sockwork.harness.run import ACCEPTS, READS, WAITS, WRITES, Run
 
 __all__ = [
+    "ACCEPTS",
     "Address",
     "Bed",
     "Connection",
@@ -22,9 +23,12 @@ __all__ = [
     "Listener",
     "Packet",
     "Resources",
+    "READS",
     "Row",
     "Rule",
     "Run",
     "Status",
+    "WAITS",
+    "WRITES",
     "check",
 ]

@@ -81,13 +81,12 @@ class Bed:
         program: str | None = None,
         stdin: Literal["null", "closed", "pipe"] | _Data = "null",
         names: str | None = None,
-        optimised: bool = False,
         limits: Mapping[str, int] | None = None,
     ) -> Run:
         """Starts a program of the submission at the target. `stdin` as bytes: a file of them."""
         name = program or self._scene.check.program
         built = self._scene.launch(name)
-        launch = (built.optimised or built) if optimised else built
+        launch = (built.optimised or built) if self._scene.check.optimised else built
         words = [str(argument) for argument in arguments]
         self._scene.step(" ".join(["target: starts", name, *words]))
         return self._start(name, launch, words, stdin, names, limits or {})
@@ -121,6 +120,8 @@ class Bed:
                 "stderr_limit": _STDERR_LIMIT,
                 "limits": own_limits,
                 "files": {"/etc/hosts": names} if names is not None else {},
+                "trace": self._scene.traced,
+                "lines": self._scene.traced and not launch.shell,
             }
             started = self._scene.testbed.run(request, [] if file is None else [file])
         except TestbedError as error:
@@ -144,27 +145,27 @@ class Bed:
         host: str | None = None,
         port: int | None = None,
         family: Family = "inet",
-        optimised: bool = False,
         limits: Mapping[str, int] | None = None,
     ) -> Run:
         """Starts `PROGRAM HOST PORT` and waits until the kernel shows that it listens there."""
         wanted = (host or self.target.address(family), self._port if port is None else port)
         before = 0 if wanted[1] else len(self.rows(state="LISTEN"))
-        run = self.start(*wanted, optimised=optimised, limits=limits)
+        run = self.start(*wanted, limits=limits)
         run.serve_at(self._await_listener(run, wanted, before))
         return run
 
     def _await_listener(self, run: Run, wanted: Address, before: int) -> Row:
         ask = self._scene.waiter.ask
         if wanted[1]:
-            ask("listening", {"run": run.number, "port": wanted[1]})
+            seen = ask("listening", {"run": run.number, "port": wanted[1]})
         else:  # the kernel picks the port: wait for one more listener
-            ask("row-count", {"host": "target", "state": "LISTEN", "at_least": before + 1})
-        for _ in range(2):
-            rows = [row for row in run.rows if reachable(row, wanted)]
-            if rows:
-                return rows[0]
-            self._scene.waiter.quiet()
+            fields = {"host": "target", "state": "LISTEN", "at_least": before + 1}
+            seen = ask("row-count", fields)
+        if seen.held and not any(reachable(row, wanted) for row in run.rows):
+            self._scene.waiter.quiet()  # it listens, and perhaps not yet at each of its addresses
+        rows = [row for row in run.rows if reachable(row, wanted)]
+        if rows:
+            return rows[0]
         why = why_not_listening(self._scene, run, wanted)
         self._scene.fail(
             why.observed,
@@ -182,9 +183,10 @@ class Bed:
         receive_buffer: int | None = None,
         send_buffer: int | None = None,
         host: str = "peer",
+        local_port: int | None = None,
     ) -> Connection:
         """Connects from a host; the check fails when that is refused or does not complete."""
-        connection = self.connect_start(server, receive_buffer, send_buffer, host)
+        connection = self.connect_start(server, receive_buffer, send_buffer, host, local_port)
         goal = Connecting(connection.socket)
         before = None
         for _ in range(round(self._scene.waiter.deadline / _CONNECT_SLICE)):
@@ -206,10 +208,14 @@ class Bed:
         receive_buffer: int | None = None,
         send_buffer: int | None = None,
         host: str = "peer",
+        local_port: int | None = None,
     ) -> Connection:
         """Begins to connect and does not wait for the end of it."""
         address = self._address_of(server)
         made = self._make_socket(address, host, receive_buffer, send_buffer)
+        if local_port is not None:
+            family: Family = "inet6" if ":" in address[0] else "inet"
+            made.bind((self.host(host).address(family), local_port))
         error = made.connect_ex(address)
         if error not in (0, errno.EINPROGRESS):
             raise OSError(error, os.strerror(error), f"connect to {address_text(address)}")

@@ -27,6 +27,7 @@ def check(
     hosts: Sequence[str] = ("target", "peer"),
     names: str | None = None,
     resolver: str | None = None,
+    optimised: bool = False,
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Makes a function `test_…(bed)` a check; its docstring tells why the check is there."""
 
@@ -48,6 +49,7 @@ def check(
             names=names,
             resolver=resolver,
             function=function,
+            optimised=optimised,
         )
         setattr(function, _ATTRIBUTE, described)
         return function

@@ -20,6 +20,17 @@ _NOUNS = {"fds": "descriptors"}
 _SLICE = 0.5  # seconds between two looks at the processor time used
 
 
+# The calls that move bytes, and those that wait: for Run.shorten() and Run.interfere().
+READS = ("read", "readv", "recvfrom", "recvmsg")
+WRITES = ("write", "writev", "sendto", "sendmsg")
+ACCEPTS = ("accept", "accept4")
+WAITS = ("poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait")
+
+
+def _listed(calls: Sequence[str]) -> str:
+    return ", ".join(calls)
+
+
 class Run:
     """One started program and its process tree. Its texts name it as the student does."""
 
@@ -54,6 +65,26 @@ class Run:
     @property
     def port(self) -> int:
         return self.address[1]
+
+    # --- calls that do less than was asked for ----------------------------------------------------
+
+    def shorten(self, calls: Sequence[str], size: int) -> None:
+        """From now on each of `calls` on a stream socket moves at most `size` bytes.
+
+        For a check that needs "ptrace". recv(2) and send(2) may always do so; on loopback and for
+        small amounts the kernel never does.
+        """
+        self._scene.step(f"{self.name}: {_listed(calls)} move at most {amount(size, 'byte')} each")
+        self._scene.testbed.perturb(self.number, calls, cap=size, times=0)
+
+    def interfere(self, calls: Sequence[str], error: str, times: int = 1, first: int = 1) -> None:
+        """Lets `times` of `calls` fail with `error`, from the `first` one on.
+
+        For a check that needs "ptrace". Only errors that POSIX allows for the call; EINTR only comes
+        to a program that catches some signal.
+        """
+        self._scene.step(f"{self.name}: {_listed(calls)} fail with {error}, {times} times")
+        self._scene.testbed.perturb(self.number, calls, error=error, times=times, first=first)
 
     @property
     def status(self) -> Status:
@@ -139,7 +170,7 @@ class Run:
 
     def _wait_exit(self, how: str) -> Status:
         self._scene.waiter.ask("exited", {"run": self.number})
-        if self.alive:
+        if self._settled_status().running:
             self._scene.fail(
                 f"{self.name} has not ended: {self.situation}.",
                 f"{self.name} {how}.",
@@ -217,10 +248,11 @@ class Run:
             )
 
     def _settled_status(self) -> Status:
-        """Its status; waits for that of a program that has ended but is not reported yet."""
+        """Its status; waits for that of a program that has ended but is not reported yet. Nothing
+        of such a program moves any more, so stillness is no proof here."""
         states = [process.state for process in self.processes if process.pid == self._pid]
         if states in ([], ["Z"], ["X"]):
-            self._scene.waiter.ask("exited", {"run": self.number})
+            self._scene.waiter.ask("exited", {"run": self.number}, given_up=None)
         return self.status
 
     def _words(self) -> list[str]:
@@ -347,6 +379,11 @@ class Run:
             reason="zombies" if kinds == ["zombies"] else "leak",
             evidence=[self.situation, *(row.text for row in self.rows[:4])],
         )
+
+    def holds_descriptors(self, count: int) -> bool:
+        """Waits until its process tree holds so many descriptors; false if it never does."""
+        self._scene.step(f"waits until {self.name} holds {count} descriptors")
+        return self._scene.waiter.ask("process", {"run": self.number, "fds_at_least": count}).held
 
     def limit_descriptors(self, spare: int = 8) -> int:
         """Lets the running program open only `spare` more descriptors; returns the limit set."""

@@ -13,7 +13,7 @@ _FRAME = re.compile(r"^\s+#\d+ .* (?P<file>[^\s:]+):(?P<line>\d+)(:\d+)?$", re.M
 _ADDRESS = re.compile(r"( on (unknown )?(address )?0x| on unknown address| \(pc |: 0x).*")
 _NUMBER = re.compile(r" 0x[0-9a-f]+")
 # Not the submission's own: the C library was built with relative paths; common's headers are ours.
-_FOREIGN = re.compile(r"^/usr/|^[^/]+/|/libsanitizer/|/common/include/")
+_FOREIGN = re.compile(r"^/usr/|^[^/]+/|/libsanitizer/|/include/sock/")
 
 
 @dataclass(frozen=True)

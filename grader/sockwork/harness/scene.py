@@ -37,10 +37,12 @@ class Scene:
         programs: Sequence[Program],
         launches: Mapping[str, Launch],
         scale: float,
+        traced: bool = False,
     ) -> None:
         self.testbed = testbed
         self.opened = opened
         self.check = check
+        self.traced = traced  # the system calls of every program are recorded
         self.runs: list[Run] = []
         self.steps: list[Step] = []
         self.waiter = Waiter(testbed, scale, self._moving)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, TextIO
 
@@ -66,12 +67,19 @@ class Live:
 
 
 class Progress:
-    """One line that is written over and over, on a terminal; nothing anywhere else."""
+    """One line that is written over and over, on a terminal; nothing anywhere else. It is taken away
+    at the end of a `with` block."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._style = Style.of(stream)
-        self._shows = stream.isatty()
+        self._shows = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.clear()
 
     def show(self, text: str) -> None:
         """Replaces the line."""

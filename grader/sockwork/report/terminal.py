@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sockwork.build import Built
 from sockwork.model import Check, Lab, Outcome, Step
+from sockwork.report.commands import Rerun, by_hand
 from sockwork.report.style import Style
 from sockwork.results import Evidence, Tally, earned
 from sockwork.text import printable, sentence
@@ -23,22 +22,10 @@ from sockwork.text import printable, sentence
 MAX_LINES = 24
 MAX_EVIDENCE = 10
 MAX_STEPS = 6
+MAX_NAMES = 8
 
 _MARKS = {"pass": "✓", "fail": "✗", "skip": "·", "error": "!"}
 _PAINT = {"pass": ("green",), "fail": ("red",), "skip": ("dim",), "error": ("yellow",)}
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """How this run was asked for, so that one check of it can be asked for again."""
-
-    options: tuple[str, ...]  # of `check`, without the lab and the checks
-    seed: int
-
-    def command(self, lab: Lab, check: str = "") -> str:
-        """The line to paste."""
-        words = ["./sockwork", "check", str(lab.number), *([check] if check else [])]
-        return shlex.join([*words, *self.options, "--seed", str(self.seed)])
 
 
 class Terminal:
@@ -74,14 +61,16 @@ class Terminal:
         head += style.wrapped(f"Expected: {printable(failure.expected)}", "  ")
         tail = style.wrapped(check.why, "  Why     ", " " * 10)
         tail += style.wrapped(one_question(check.hints), "  Next    ", " " * 10)
+        tail.append(f"  Read    docs/concepts/{check.concept}.md")
         if failure.source:
             tail.append(f"  look at {printable(failure.source)}")
         tail.append(f"  rerun   {self._rerun.command(self._lab, check.id)}")
-        tail += self._by_hand(outcome, built)
+        for label, line in zip(("by hand", "  then:"), by_hand(self._lab, outcome, built)):
+            tail.append(f"  {label} {line}")
         if evidence.pcap:
             tail.append(f"  packets {_shorter(evidence.pcap)}")
         room = min(MAX_EVIDENCE, MAX_LINES - 1 - len(head) - len(tail))
-        shown = self._evidence(outcome, max(3, room))
+        shown = self._evidence(outcome, max(2, room))
         return [*head, *([""] if shown else []), *shown, "", *tail, ""]
 
     def brief(self, outcome: Outcome) -> list[str]:
@@ -118,7 +107,9 @@ class Terminal:
         lines = []
         for (status, reason), ids in groups.items():
             what = "skipped" if status == "skip" else "could not be judged"
-            text = f"{len(ids)} {what}: {reason.rstrip('.')} ({', '.join(ids)})"
+            names = ", ".join(ids[:MAX_NAMES])
+            more = f" and {len(ids) - MAX_NAMES} more" if len(ids) > MAX_NAMES else ""
+            text = f"{len(ids)} {what}: {reason.rstrip('.')} ({names}{more})"
             lines += self._style.wrapped(text, f"  {_MARKS[status]}_")
         return [self._with_marks(line) for line in lines]
 
@@ -177,27 +168,6 @@ class Terminal:
             return [self._style.clipped(line, 4)]
         return self._style.wrapped(line, "    ", "      ")
 
-    def _by_hand(self, outcome: Outcome, built: Built | None) -> list[str]:
-        """Two commands for two terminals, on loopback; none where the names are the check's own."""
-        check = outcome.check
-        if not outcome.command or built is None or built.launch is None:
-            return []
-        if check.names is not None or check.resolver is not None:
-            return []
-        launch = built.launch
-        words = outcome.command[len(launch.argv) :]
-        arguments = [shlex.quote(printable(_on_loopback(word))) for word in words]
-        program = next(each for each in self._lab.programs if each.name == check.program)
-        role = program.role
-        variables = zip(program.arguments, arguments) if launch.shell else ()
-        settings = [f"{name}={value}" for name, value in variables]
-        lines = [f"  by hand {' '.join([*settings, _program_path(built), *arguments])}"]
-        if len(arguments) >= 2 and role != "tool":
-            listen = "-l " if role == "client" else ""
-            when = "first:" if role == "client" else "then: "
-            lines.append(f"          {when} nc {listen}{arguments[-2]} {arguments[-1]}")
-        return lines
-
 
 def one_question(hints: Sequence[str]) -> str:
     """The first hint, up to the end of its first question."""
@@ -215,18 +185,3 @@ def _tabless(line: str) -> str:
 
 def _step(step: Step) -> str:
     return f"{step.time / 1e6:+10.2f} ms  {printable(step.text)}"
-
-
-def _on_loopback(word: str) -> str:
-    """The hosts of a check exist only while it runs; by hand, the machine's own loopback serves."""
-    if re.fullmatch(r"192\.0\.2\.\d+", word):
-        return "127.0.0.1"
-    return "::1" if word.startswith("2001:db8::") else word
-
-
-def _program_path(built: Built) -> str:
-    assert built.launch is not None
-    path, home = str(built.launch.directory / built.program), str(Path.home())
-    if built.launch.argv[0].startswith("./"):
-        return "~" + shlex.quote(path[len(home) :]) if path.startswith(home + "/") else path
-    return shlex.join(built.launch.argv)

@@ -165,3 +165,53 @@ END
     wait_for ! pgrep -fx "$program"
   done
 }
+
+@test "Ctrl-C on a terminal takes the progress line away and leaves the terminal as it was" {
+  TERM=xterm timeout 120 /usr/bin/python3 - "$sockwork" check 2 listens --program echo_server \
+    --exec 'exec sleep 1000' <<'END'
+import os, pty, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+before = termios.tcgetattr(terminal)
+seen = b""
+while b"built in" not in seen:
+    seen += os.read(terminal, 4096)
+os.write(terminal, b"\x03")
+while b"stopped" not in seen:
+    seen += os.read(terminal, 4096)
+assert termios.tcgetattr(terminal) == before
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+assert b"\r\x1b[Ksockwork: stopped" in seen, seen
+END
+}
+
+@test "only what a chosen check needs is built" {
+  submit echo_server.cpp <<<'int main() { return 1; }'
+  submit echo_client.cpp <<<'int main() { return nothing; }'
+  cache=$BATS_TEST_TMPDIR/cache
+  XDG_CACHE_HOME=$cache run_split "$sockwork" check 2 listens --submission "$BATS_TEST_TMPDIR/submission"
+  [ "$status" -eq 1 ]
+  [ "$(find "$cache" -name echo_server | wc -l)" -eq 1 ]
+  XDG_CACHE_HOME=$cache run_split "$sockwork" check 2 listens ten-thousand --submission "$BATS_TEST_TMPDIR/submission"
+  [ "$(find "$cache" -name echo_server | wc -l)" -eq 2 ]
+}
+
+@test "a tier that was asked for is named as the reason, not the machine" {
+  run_split "$sockwork" check 2 one-packet --exec "$echo_server" --program echo_server --tier T0
+  [ "$status" -eq 4 ]
+  [[ $output == *"needs link, and "*"tier T0 was asked for"* || $output == *"this machine does not give"* ]]
+}
+
+@test "--json to a pipe or a device writes into it" {
+  mkfifo "$BATS_TEST_TMPDIR/fifo"
+  "$sockwork" check 2 listens --exec "$echo_server" --program echo_server \
+    --json "$BATS_TEST_TMPDIR/fifo" >/dev/null &
+  grep -q '"version": 1' "$BATS_TEST_TMPDIR/fifo"
+  wait $!
+  [ -p "$BATS_TEST_TMPDIR/fifo" ]
+  run_split "$sockwork" check 2 listens --exec "$echo_server" --program echo_server --json /dev/full
+  [ "$status" -eq 4 ]
+  [ "$stderr" = "sockwork: no space left on device" ]
+  [ -c /dev/full ]
+}

@@ -200,9 +200,11 @@ node_client='exec node -e '\''
   expect_failing 11
 }
 
+# The greeting comes from a file: with a child process for it, socat sometimes ends a connection
+# without a word, when the child is gone before it has looked.
 @test "socat: as a greeting server it keeps silent about its clients and takes any number as port" {
   needs socat
-  judge 1 greeting_server \
-    'exec socat TCP-LISTEN:$PORT,bind=$HOST,fork,reuseaddr SYSTEM:"printf hello\\\\\\\\040client"' --without inet6
+  judge 1 greeting_server 'printf "hello client" >/tmp/greeting
+    exec socat -U TCP-LISTEN:$PORT,bind=$HOST,fork,reuseaddr OPEN:/tmp/greeting,rdonly' --without inet6
   expect_failing 4 greeting-from greeting-bad-port
 }

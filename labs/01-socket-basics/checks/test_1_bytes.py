@@ -84,7 +84,7 @@ def test_bytes_two_digits(bed: Bed) -> None:
     expect_bytes(bed, "192.0.2.5", 80)
     expect_bytes(bed, "127.0.0.1", 65535)
     for _ in range(2):
-        octets = [bed.rng.choice(SMALL), bed.rng.choice(LARGE)] * 2
+        octets = bed.rng.sample(SMALL, 2) + bed.rng.sample(LARGE, 2)
         bed.rng.shuffle(octets)
         port = 256 * bed.rng.choice(SMALL) + bed.rng.choice(LARGE)
         expect_bytes(bed, dotted(octets), port)

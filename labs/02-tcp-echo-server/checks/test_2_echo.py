@@ -17,19 +17,20 @@ def every_byte(bed: Bed) -> bytes:
     return bytes(values) + b"\n"
 
 
-def talk(bed: Bed, data: bytes, family: Literal["inet", "inet6"] = "inet") -> None:
-    """One message from echo_client to us and back, then the end of both sides."""
+def talk(bed: Bed, *messages: bytes, family: Literal["inet", "inet6"] = "inet") -> None:
+    """Each message from echo_client to us and back, then the end of both sides."""
     listener = bed.listen(family=family)
     client = bed.start(*listener.address, stdin="pipe")
     connection = listener.accept()
-    client.stdin_write(data)
-    connection.expect(data)
-    connection.send(data)
+    for message in messages:
+        client.stdin_write(message)
+        connection.expect(message)
+        connection.send(message)
     bed.quiet()  # what the client does at the end of its input is judged by other checks
     client.stdin_close()
     connection.finish()
     client.expect_exit(0)
-    client.expect_stdout(data)
+    client.expect_stdout(b"".join(messages))
 
 
 @check(
@@ -213,7 +214,7 @@ def test_client_echo(bed: Bed) -> None:
 def test_client_bytes(bed: Bed) -> None:
     """fgets(3) returns no length, so a zero byte inside a line hides what follows it. read(2)
     returns the number of bytes and gives none of them a meaning."""
-    talk(bed, every_byte(bed) + every_byte(bed))
+    talk(bed, every_byte(bed), every_byte(bed))
 
 
 @check(

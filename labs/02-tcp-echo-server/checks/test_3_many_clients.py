@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sockwork.harness import Bed, check
-from tcp_echo import round_trip, served
+from tcp_echo import line, round_trip, served
 
 STAGE = "many clients"
 
@@ -133,7 +133,7 @@ def test_unique_tokens(bed: Bed) -> None:
     for _ in range(6):
         with server.frozen():
             clients = [bed.connect(server) for _ in range(5)]  # the shortest usual queue holds five
-            tokens = {client: bed.token() * 340 + b"\n" for client in clients}
+            tokens = {client: line(bed, 4081) for client in clients}
             for client, token in tokens.items():
                 client.send(token)
         for client, token in tokens.items():

@@ -92,7 +92,12 @@ static void drain(int fd) {
 
 static void greet(int fd) {
   static const char greeting[] = {'h', 'e', 'l', 'l', 'o', ' ', 'c', 'l', 'i', 'e', 'n', 't'};
-  if (send(fd, greeting, sizeof greeting, MSG_NOSIGNAL) != (ssize_t)sizeof greeting) return;
+  for (size_t sent = 0; sent < sizeof greeting;) {
+    ssize_t taken = send(fd, greeting + sent, sizeof greeting - sent, MSG_NOSIGNAL);
+    if (taken < 0 && errno == EINTR) continue;
+    if (taken < 0) return;
+    sent += (size_t)taken;
+  }
   shutdown(fd, SHUT_WR);
   drain(fd);
 }

@@ -1,5 +1,5 @@
-/* Bug: stdio reads several lines at once, poll() sees only what is still in the kernel: the lines
-   in the stdio buffer are not sent until more input comes. */
+/* Bug: getline() reads several lines at once into the buffer of stdin, poll() sees only what is
+   still in the kernel: the other lines are not sent until more input comes. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -55,20 +54,6 @@ static void write_all(const char *data, size_t size) {
   }
 }
 
-/* What a person types is read line by line, anything longer as it comes. */
-static ssize_t read_input(char *data, size_t size) {
-  int there = 0;
-  ioctl(0, FIONREAD, &there);
-  if (there > 80) return fread(data, 1, (size_t)there < size ? (size_t)there : size, stdin);
-  char *line = NULL;
-  size_t room = 0;
-  ssize_t n = getline(&line, &room, stdin);
-  if (n > (ssize_t)size) n = size;
-  if (n > 0) memcpy(data, line, n);
-  free(line);
-  return n < 0 ? 0 : n;
-}
-
 int main(int argc, char **argv) {
   if (argc != 3 || !is_port(argv[2])) {
     fprintf(stderr, "usage: echo_client HOST PORT\n");
@@ -76,8 +61,10 @@ int main(int argc, char **argv) {
   }
   int fd = connect_to(argv[1], argv[2]);
   fcntl(fd, F_SETFL, O_NONBLOCK);
-  char out[4096], in[16384];
-  size_t start = 0, left = 0; /* read from stdin, not sent yet */
+  char in[16384];
+  char *line = NULL; /* the last one read from stdin */
+  size_t room = 0;
+  size_t start = 0, left = 0; /* what of it is not sent yet */
   int input = 1;
   for (;;) {
     struct pollfd polls[2] = {{.fd = input && left == 0 ? 0 : -1, .events = POLLIN},
@@ -87,16 +74,16 @@ int main(int argc, char **argv) {
       die("poll");
     }
     if (polls[0].revents != 0) {
-      ssize_t n = read_input(out, sizeof out);
-      if (n == 0) {
+      ssize_t n = getline(&line, &room, stdin);
+      if (n < 0) {
         input = 0;
         shutdown(fd, SHUT_WR);
       }
       start = 0;
-      left = n;
+      left = n < 0 ? 0 : n;
     }
     if (left > 0) {
-      ssize_t n = send(fd, out + start, left, MSG_NOSIGNAL);
+      ssize_t n = send(fd, line + start, left, MSG_NOSIGNAL);
       if (n < 0 && errno != EAGAIN && errno != EINTR) die("send");
       if (n > 0) {
         start += n;

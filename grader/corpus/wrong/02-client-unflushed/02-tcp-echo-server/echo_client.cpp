@@ -1,4 +1,5 @@
-// Bug: output is collected in blocks and flushed at the end only; a short answer stays unseen.
+// Bug: answers go to stdout by fwrite() and are never flushed: into a pipe they go when stdio's
+// buffer is full, or when the program ends.
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
@@ -45,25 +46,6 @@ static int connect_to(const char* host, const char* port) {
   return -1;
 }
 
-static char block[4000];
-static size_t used = 0;
-
-static void flush() {
-  for (size_t written = 0; written < used;) {
-    ssize_t n = write(1, block + written, used - written);
-    if (n < 0 && errno != EINTR) die("write");
-    if (n > 0) written += n;
-  }
-  used = 0;
-}
-
-static void print(const char* data, size_t size) {
-  for (size_t i = 0; i < size; ++i) {
-    block[used++] = data[i];
-    if (used == sizeof block) flush();
-  }
-}
-
 int main(int argc, char** argv) {
   if (argc != 3 || !is_port(argv[2])) {
     std::fprintf(stderr, "usage: echo_client HOST PORT\n");
@@ -101,12 +83,9 @@ int main(int argc, char** argv) {
     }
     if (polls[1].revents != 0) {
       ssize_t n = recv(fd, in, sizeof in, 0);
-      if (n == 0) {
-        flush();
-        return 0;
-      }
+      if (n == 0) return 0;
       if (n < 0 && errno != EAGAIN && errno != EINTR) die("recv");
-      if (n > 0) print(in, n);
+      if (n > 0) std::fwrite(in, 1, n, stdout);
     }
   }
 }

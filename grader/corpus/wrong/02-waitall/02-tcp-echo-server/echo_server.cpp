@@ -1,6 +1,5 @@
-// Bug: to save small packets, bytes that come one by one are collected with MSG_WAITALL, although
-// nobody knows how many will follow.
-#include <algorithm>
+// Bug: takes the first piece of a client for one message and expects all its messages to have this
+// length: MSG_WAITALL waits for bytes that the client does not want to send.
 #include <cctype>
 #include <cerrno>
 #include <condition_variable>
@@ -61,15 +60,9 @@ static bool send_all(int fd, const char* data, size_t size) {
 
 static void serve(int fd) {
   char buffer[8192];
-  bool tiny = false;  // the last read brought a single byte
-  for (;;) {
-    ssize_t n = recv(fd, buffer, sizeof buffer, 0);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    if (n == 1 && tiny) n += std::max<ssize_t>(0, recv(fd, buffer + 1, 63, MSG_WAITALL));
-    tiny = n == 1;
-    if (!send_all(fd, buffer, n)) break;
-  }
+  ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+  size_t size = n > 0 ? n : 0;  // of a message
+  while (n > 0 && send_all(fd, buffer, n)) n = recv(fd, buffer, size, MSG_WAITALL);
   close(fd);
   std::lock_guard<std::mutex> guard(lock);
   ++ended;
