@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sockwork.diagnosis import diagnose
 from sockwork.harness.bed import Bed
 from sockwork.harness.failure import Failed, Skipped
 from sockwork.harness.scene import Scene
@@ -107,8 +108,10 @@ class Judge:
         outcome = self._attempt(check, then, traced)
         if outcome.status == "error":
             outcome = self._attempt(check, then, traced)
+        if outcome.status != "fail":
+            return outcome
         explained = traced or "ptrace" in check.needs or check.optimised
-        return outcome if outcome.status != "fail" or explained else self._explained(outcome)
+        return self._diagnosed(outcome if explained else self._explained(outcome))
 
     def close(self) -> None:
         self._testbeds.close()
@@ -129,6 +132,12 @@ class Judge:
         if again.status != "fail" or again.reason != outcome.reason:
             return outcome
         return replace(again, seconds=outcome.seconds + again.seconds)
+
+    def _diagnosed(self, outcome: Outcome) -> Outcome:
+        try:
+            return replace(outcome, diagnosis=diagnose(outcome, self._conditions.lab))
+        except Exception:  # a verdict is not lost for want of an explanation
+            return outcome
 
     def _attempt(self, check: Check, then: Check | None, traced: bool) -> Outcome:
         start = time.monotonic()

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from sockwork.diagnosis import Diagnosis
 
 Verdict = Literal["pass", "fail", "skip", "error"]
 Level = Literal["core", "challenge"]
@@ -113,3 +116,4 @@ class Outcome:
     trace: bytes | None = None  # JSON lines; only when the check did not pass or all are kept
     capture: bytes | None = None  # .pcap, likewise
     seed: int = 0
+    diagnosis: Diagnosis | None = None  # of a failure

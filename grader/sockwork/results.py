@@ -163,7 +163,7 @@ def _check(outcome: Outcome, evidence: Evidence, folder: Path) -> dict[str, Any]
         "level": check.level,
         "status": outcome.status,
         "reason": outcome.reason,
-        "diagnosis": None,
+        "diagnosis": outcome.diagnosis.code if outcome.diagnosis else None,
         "points": earned(outcome),
         "max_points": check.points,
         "message": message(outcome),

@@ -287,14 +287,14 @@ def _header(first: Record) -> tuple[dict[str, Host], str]:
             raise TraceError(f"the trace has version {version}; this kit reads version {VERSION}")
         hosts = _object(first.data, "hosts")
         made = {name: _host(name, _object(hosts, name)) for name in hosts}
-        return made, _text(first.data, "tier")
+        return made, _optional(first.data, "tier", _text) or ""  # a capture has none
     except _Damaged as error:
         raise TraceError(f"line 1 of the trace: {error}") from None
 
 
 def _host(name: str, fields: Fields) -> Host:
-    optional = {key: _optional(fields, key, _text) or "" for key in ("inet6", "mac")}
-    return Host(name, _text(fields, "inet"), **optional)
+    keys = ("inet", "inet6", "mac")
+    return Host(name, **{key: _optional(fields, key, _text) or "" for key in keys})
 
 
 # --- the kinds ---------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ def _packet(head: _Head, fields: Fields) -> Packet:
     return Packet(
         *head,
         number=_natural(fields, "number"),
-        from_=_text(fields, "from"),
+        from_=_optional(fields, "from", _text) or "",
         to=_optional(fields, "to", _text),
         family=_text(fields, "family"),
         transport=_text(fields, "transport"),

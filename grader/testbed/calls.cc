@@ -202,15 +202,15 @@ constexpr Word kFcntlCommands[] = {
     WORD(F_GETLK), WORD(F_SETLK), WORD(F_SETLKW), WORD(F_SETOWN), WORD(F_DUPFD_CLOEXEC)};
 constexpr Word kOpenFlags[] = {WORD(O_WRONLY), WORD(O_RDWR),  WORD(O_NONBLOCK),
                                WORD(O_APPEND), WORD(O_ASYNC), WORD(O_CLOEXEC)};
-constexpr Word kPollEvents[] = {WORD(POLLIN),  WORD(POLLPRI),  WORD(POLLOUT),  WORD(POLLERR),
-                                WORD(POLLHUP), WORD(POLLNVAL), WORD(POLLRDHUP),
-                                WORD(POLLRDNORM), WORD(POLLRDBAND), WORD(POLLWRNORM),
-                                WORD(POLLWRBAND)};
-constexpr Word kEpollEvents[] = {WORD(EPOLLIN),        WORD(EPOLLPRI),     WORD(EPOLLOUT),
-                                 WORD(EPOLLERR),       WORD(EPOLLHUP),     WORD(EPOLLRDHUP),
-                                 WORD(EPOLLRDNORM),    WORD(EPOLLRDBAND),  WORD(EPOLLWRNORM),
-                                 WORD(EPOLLWRBAND),    WORD(EPOLLWAKEUP),  WORD(EPOLLEXCLUSIVE),
-                                 WORD(EPOLLONESHOT),   WORD(EPOLLET)};
+constexpr Word kPollEvents[] = {WORD(POLLIN),     WORD(POLLPRI),    WORD(POLLOUT),
+                                WORD(POLLERR),    WORD(POLLHUP),    WORD(POLLNVAL),
+                                WORD(POLLRDHUP),  WORD(POLLRDNORM), WORD(POLLRDBAND),
+                                WORD(POLLWRNORM), WORD(POLLWRBAND)};
+constexpr Word kEpollEvents[] = {WORD(EPOLLIN),      WORD(EPOLLPRI),    WORD(EPOLLOUT),
+                                 WORD(EPOLLERR),     WORD(EPOLLHUP),    WORD(EPOLLRDHUP),
+                                 WORD(EPOLLRDNORM),  WORD(EPOLLRDBAND), WORD(EPOLLWRNORM),
+                                 WORD(EPOLLWRBAND),  WORD(EPOLLWAKEUP), WORD(EPOLLEXCLUSIVE),
+                                 WORD(EPOLLONESHOT), WORD(EPOLLET)};
 constexpr Word kEpollOperations[] = {WORD(EPOLL_CTL_ADD), WORD(EPOLL_CTL_DEL), WORD(EPOLL_CTL_MOD)};
 #undef WORD
 

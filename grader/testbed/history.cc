@@ -22,6 +22,12 @@ struct Change {
   std::string to;
 };
 
+// A row of a socket table.
+struct Seen {
+  std::int64_t time = 0;
+  json row;
+};
+
 std::vector<Transition> transitions_of(const Link& link) {
   // Frames that were held back arrive later than others that were sent after them.
   struct Happening {
@@ -63,41 +69,44 @@ Change change_of(const Transition& transition, const Network& network) {
           state_name(transition.to)};
 }
 
+void add_listener(std::vector<Change>& changes, std::int64_t time, const std::string& host,
+                  const json& local, const char* because) {
+  const bool known = std::any_of(changes.begin(), changes.end(), [&](const Change& change) {
+    return change.to == "LISTEN" && change.host == host && change.local == local;
+  });
+  if (known || !local.is_array()) return;
+  const bool is_inet6 = local[0].get<std::string>().find(':') != std::string::npos;
+  const json nobody = json::array({is_inet6 ? "::" : "0.0.0.0", 0});
+  changes.push_back({time, host, local, nobody, nullptr, because, "LISTEN"});
+}
+
 // A listener begins with listen(2), or, where calls are not traced, with the first sight of it.
-void add_listeners(const Trace& trace, std::vector<Change>& changes,
+void add_listeners(const Trace& trace, const std::vector<Seen>& rows, std::vector<Change>& changes,
                    const std::function<std::string(std::uint64_t)>& host_of_run) {
-  const auto add = [&](std::int64_t time, std::string host, const json& local,
-                       const char* because) {
-    const bool known = std::any_of(changes.begin(), changes.end(), [&](const Change& change) {
-      return change.to == "LISTEN" && change.host == host && change.local == local;
-    });
-    if (!known)
-      changes.push_back({time, std::move(host), local, nullptr, nullptr, because, "LISTEN"});
-  };
   for (const Trace::Record& record : trace.records()) {
-    const json& facts = record.facts;
-    if (record.kind == "call" && facts["name"] == "listen" && facts["result"] == 0 &&
-        facts["socket"].is_object()) {
-      add(facts["ended"].get<std::int64_t>(), host_of_run(facts["run"].get<std::uint64_t>()),
-          facts["socket"]["local"], "call");
+    // Most calls are others: they need not be read for that.
+    if (record.kind != "call" || record.facts.find("\"listen\"") == std::string::npos) continue;
+    const json facts = json::parse(record.facts);
+    if (facts["name"] == "listen" && facts["result"] == 0 && facts["socket"].is_object()) {
+      add_listener(changes, facts["ended"].get<std::int64_t>(),
+                   host_of_run(facts["run"].get<std::uint64_t>()), facts["socket"]["local"],
+                   "call");
     }
   }
-  for (const Trace::Record& record : trace.records()) {
-    if (record.kind == "row" && record.facts["state"] == "LISTEN") {
-      add(record.time, record.facts["host"].get<std::string>(), record.facts["local"], "row");
-    }
+  for (const Seen& seen : rows) {
+    if (seen.row["state"] != "LISTEN") continue;
+    add_listener(changes, seen.time, seen.row["host"].get<std::string>(), seen.row["local"], "row");
   }
 }
 
 // Whether a row showed this state between the change and the next one of the socket.
-bool was_seen(const std::vector<const Trace::Record*>& rows, const Change& change,
-              std::int64_t until) {
+bool was_seen(const std::vector<Seen>& rows, const Change& change, std::int64_t until) {
   if (change.because == "row") return true;
-  return std::any_of(rows.begin(), rows.end(), [&](const Trace::Record* record) {
-    const json& row = record->facts;
-    return record->time >= change.time && record->time < until && row["state"] == change.to &&
+  return std::any_of(rows.begin(), rows.end(), [&](const Seen& seen) {
+    const json& row = seen.row;
+    return seen.time >= change.time && seen.time < until && row["state"] == change.to &&
            row["host"] == change.host && row["local"] == change.local &&
-           (change.remote.is_null() || row["remote"] == change.remote);
+           row["remote"] == change.remote;
   });
 }
 
@@ -111,11 +120,11 @@ void add_states(Trace& trace, const Link* link, const Network& network,
       changes.push_back(change_of(transition, network));
     }
   }
-  add_listeners(trace, changes, host_of_run);
-  std::vector<const Trace::Record*> rows;
+  std::vector<Seen> rows;
   for (const Trace::Record& record : trace.records()) {
-    if (record.kind == "row") rows.push_back(&record);
+    if (record.kind == "row") rows.push_back({record.time, json::parse(record.facts)});
   }
+  add_listeners(trace, rows, changes, host_of_run);
   std::vector<Trace::Source> sources(changes.size(), Trace::Source::kInferred);
   std::map<std::string, std::int64_t> next;  // a socket's next change, seen from the end
   for (std::size_t i = changes.size(); i-- > 0;) {

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <ctime>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -19,6 +20,7 @@ namespace testbed {
 namespace {
 
 constexpr std::size_t kBatch = 64;
+constexpr std::size_t kNowhere = std::numeric_limits<std::size_t>::max();  // not captured
 
 std::int64_t realtime_now() {
   timespec time{};
@@ -33,25 +35,25 @@ struct Batch {
   std::array<mmsghdr, kBatch> messages;
 };
 
-// Whether a frame is more than an acknowledgement: it carries data or opens or ends something.
+struct Glance {
+  bool moving = true;   // it carries data or opens or ends something: no mere acknowledgement
+  bool telling = true;  // it opens or ends something, or is neither TCP nor UDP
+};
+
 // Reads the fixed places of the headers only, since it is asked of every frame.
-bool is_moving(std::span<const std::byte> frame) {
+Glance glance(std::span<const std::byte> frame) {
   const auto at = [&](std::size_t i) { return std::to_integer<std::size_t>(frame[i]); };
-  if (frame.size() < 54) return true;
+  if (frame.size() < 54) return {};
   const std::size_t type = at(12) << 8 | at(13);
-  std::size_t segment = 0, end = 0;
-  if (type == ETH_P_IP && at(23) == IPPROTO_TCP) {
-    segment = 14 + 4 * (at(14) & 0x0f);
-    end = 14 + (at(16) << 8 | at(17));
-  } else if (type == ETH_P_IPV6 && at(20) == IPPROTO_TCP) {
-    segment = 54;
-    end = 54 + (at(18) << 8 | at(19));
-  } else {
-    return type == ETH_P_IP || (type == ETH_P_IPV6 && at(20) == IPPROTO_UDP);
-  }
-  if (segment + 20 > frame.size() || end > frame.size()) return true;
+  const bool v4 = type == ETH_P_IP, v6 = type == ETH_P_IPV6;
+  const std::size_t protocol = v4 ? at(23) : v6 ? at(20) : 0;
+  if (protocol != IPPROTO_TCP) return {v4 || protocol == IPPROTO_UDP, protocol != IPPROTO_UDP};
+  const std::size_t segment = v4 ? 14 + 4 * (at(14) & 0x0f) : 54;
+  const std::size_t end = v4 ? 14 + (at(16) << 8 | at(17)) : 54 + (at(18) << 8 | at(19));
+  if (segment + 20 > frame.size() || end > frame.size()) return {};
   constexpr std::size_t kChanging = flag::kSyn | flag::kFin | flag::kRst;
-  return (at(segment + 13) & kChanging) != 0 || end > segment + 4 * (at(segment + 12) >> 4);
+  const bool changing = (at(segment + 13) & kChanging) != 0;
+  return {changing || end > segment + 4 * (at(segment + 12) >> 4), changing};
 }
 
 }  // namespace
@@ -112,14 +114,19 @@ void Link::handle(std::span<Arrival> arrivals) {
   for (std::size_t i = 0; i < arrivals.size(); ++i) {
     frames[i] = {arrivals[i].passage.time, arrivals[i].bytes};
   }
-  const std::size_t first = capture_.count();
   const std::size_t kept = capture_.append(std::span(frames).first(arrivals.size()));
   for (std::size_t i = 0; i < arrivals.size(); ++i) {
     ++counts_.frames;
-    if (is_moving(arrivals[i].bytes)) ++counts_.moving;
-    if (i < kept) passages_.push_back(arrivals[i].passage);
-    apply_rules(arrivals[i], first + i);
-    if (i < kept) captured_(first + i);
+    const Glance seen = glance(arrivals[i].bytes);
+    if (seen.moving) ++counts_.moving;
+    // When the capture is full, what opens or ends something still goes in, with its answers.
+    constexpr unsigned kAnswers = 8;
+    answers_ = seen.telling ? kAnswers : answers_ - (answers_ > 0 ? 1 : 0);
+    const bool captured = i < kept || (answers_ > 0 && capture_.append_spare(frames[i]));
+    const std::size_t index = passages_.size();
+    if (captured) passages_.push_back(arrivals[i].passage);
+    apply_rules(arrivals[i], captured ? index : kNowhere);
+    if (captured) captured_(index);
     let_pass_behind(arrivals[i].passage.from);
   }
   flush();
@@ -333,7 +340,7 @@ std::uint64_t Link::inject(int from, int to, std::vector<std::byte> frame) {
   const Capture::Frame captured{passage.time, frame};
   ++counts_.frames;
   ++counts_.moving;
-  if (capture_.append(std::span(&captured, 1)) == 1) {
+  if (capture_.append(std::span(&captured, 1)) == 1 || capture_.append_spare(captured)) {
     passages_.push_back(passage);
     captured_(passages_.size() - 1);
   }

@@ -123,6 +123,7 @@ class Link {
   std::vector<Outgoing> outgoing_;
   std::vector<std::vector<std::byte>> altered_;  // bytes of frames a rule changed, until flush()
   LinkCounts counts_;
+  unsigned answers_ = 0;  // frames that still belong to the last that opened or ended something
   std::uint64_t send_failures_ = 0, refused_sends_ = 0, ring_drops_ = 0;
   std::uint64_t next_rule_ = 1;
 };

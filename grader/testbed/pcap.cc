@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 #include <system_error>
 
@@ -53,42 +54,52 @@ Capture::Capture(std::uint64_t limit, std::int64_t realtime)
 }
 
 std::size_t Capture::append(std::span<const Frame> frames) {
+  if (truncated_) return 0;
+  std::uint64_t size = size_;
+  const auto first_too_many = std::find_if(frames.begin(), frames.end(), [&](const Frame& frame) {
+    size += sizeof(RecordHeader) + frame.bytes.size();
+    return size > limit_;
+  });
+  const auto kept = static_cast<std::size_t>(first_too_many - frames.begin());
+  truncated_ = kept < frames.size();
   constexpr std::size_t kBatch = 128;
-  std::vector<RecordHeader> headers;
-  std::vector<iovec> parts;
-  headers.reserve(kBatch);
-  parts.reserve(2 * kBatch);
-  std::size_t kept = 0;
-  while (kept < frames.size() && !truncated_) {
-    headers.clear();
-    parts.clear();
-    std::size_t bytes = 0;
-    for (; kept < frames.size() && headers.size() < kBatch; ++kept) {
-      const Frame& frame = frames[kept];
-      if (size_ + sizeof(RecordHeader) + frame.bytes.size() > limit_) {
-        truncated_ = true;
-        break;
-      }
-      const std::int64_t when = realtime_ + frame.time;
-      const auto size = static_cast<std::uint32_t>(frame.bytes.size());
-      headers.push_back({static_cast<std::uint32_t>(when / kSecond),
-                         static_cast<std::uint32_t>(when % kSecond), size, size});
-      parts.push_back({&headers.back(), sizeof(RecordHeader)});
-      parts.push_back({const_cast<std::byte*>(frame.bytes.data()), size});
-      size_ += sizeof(RecordHeader);
-      offsets_.push_back({size_, size});
-      size_ += size;
-      bytes += sizeof(RecordHeader) + size;
-    }
-    if (parts.empty()) break;
-    const ssize_t written =
-        sock::check(::writev(file_.get(), parts.data(), static_cast<int>(parts.size())), "writev")
-            .value();
-    if (static_cast<std::size_t>(written) != bytes) {
-      throw std::system_error(ENOSPC, std::system_category(), "writev(capture)");
-    }
+  for (std::size_t i = 0; i < kept; i += kBatch) {
+    write(frames.subspan(i, std::min(kBatch, kept - i)));
   }
   return kept;
+}
+
+bool Capture::append_spare(const Frame& frame) {
+  constexpr std::uint64_t kSpare = 1 << 20;
+  if (size_ + sizeof(RecordHeader) + frame.bytes.size() > limit_ + kSpare) return false;
+  write(std::span(&frame, 1));
+  return true;
+}
+
+void Capture::write(std::span<const Frame> frames) {
+  std::vector<RecordHeader> headers;
+  std::vector<iovec> parts;
+  headers.reserve(frames.size());  // `parts` points into it
+  parts.reserve(2 * frames.size());
+  std::size_t bytes = 0;
+  for (const Frame& frame : frames) {
+    const std::int64_t when = realtime_ + frame.time;
+    const auto size = static_cast<std::uint32_t>(frame.bytes.size());
+    headers.push_back({static_cast<std::uint32_t>(when / kSecond),
+                       static_cast<std::uint32_t>(when % kSecond), size, size});
+    parts.push_back({&headers.back(), sizeof(RecordHeader)});
+    parts.push_back({const_cast<std::byte*>(frame.bytes.data()), size});
+    size_ += sizeof(RecordHeader);
+    offsets_.push_back({size_, size});
+    size_ += size;
+    bytes += sizeof(RecordHeader) + size;
+  }
+  const ssize_t written =
+      sock::check(::writev(file_.get(), parts.data(), static_cast<int>(parts.size())), "writev")
+          .value();
+  if (static_cast<std::size_t>(written) != bytes) {
+    throw std::system_error(ENOSPC, std::system_category(), "writev(capture)");
+  }
 }
 
 std::span<const std::byte> Capture::read(std::size_t index, std::vector<std::byte>& buffer) const {

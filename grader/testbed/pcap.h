@@ -2,7 +2,7 @@
 //
 // The file lies in a memfd in the pcap format with nanosecond times (magic 0xa1b23c4d, link type
 // Ethernet), so it can be handed over as it is. Frames are kept whole up to a limit of bytes; past
-// it none are kept, and `truncated_at` says from which frame on. Not thread-safe.
+// it only those that the owner picks are kept, in a little spare room. Not thread-safe.
 
 #pragma once
 
@@ -26,6 +26,8 @@ class Capture {
   };
   // Appends the frames and returns how many of them were kept (all, or those before the limit).
   std::size_t append(std::span<const Frame> frames);
+  // Appends a frame past the limit, while there is spare room. Returns whether it was kept.
+  bool append_spare(const Frame& frame);
 
   [[nodiscard]] std::size_t count() const noexcept { return offsets_.size(); }
   [[nodiscard]] bool truncated() const noexcept { return truncated_; }
@@ -39,6 +41,7 @@ class Capture {
     std::uint64_t offset;  // of the frame's bytes
     std::uint32_t size;
   };
+  void write(std::span<const Frame> frames);
   sock::Fd file_;
   std::uint64_t limit_;
   std::int64_t realtime_;

@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -29,7 +30,7 @@ std::ifstream open_capture(const std::string& path) {
 // What the first reading finds.
 struct Survey {
   std::size_t packets = 0;
-  std::int64_t origin = 0;  // time of the first packet
+  std::int64_t origin = 0;  // time of the earliest packet
   std::set<std::string> inet, inet6;
   std::vector<Transition> transitions;  // `time` is the number of a packet: after it they hold
   std::string left_out;
@@ -64,7 +65,8 @@ Survey survey(const std::string& path, std::size_t limit) {
   while (const auto frame = reader.next()) {
     more = found.packets == limit;
     if (more) break;
-    if (found.packets++ == 0) found.origin = frame->time;
+    // Captures that were put together may go back in time.
+    found.origin = found.packets++ == 0 ? frame->time : std::min(found.origin, frame->time);
     const Packet packet = decode(frame->bytes, frame->link, frame->cut);
     if (packet.family != 0 && !packet.source.empty()) {
       auto& hosts = packet.family == AF_INET ? found.inet : found.inet6;

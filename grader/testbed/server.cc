@@ -38,6 +38,7 @@ using nlohmann::json;
 constexpr std::size_t kMostRequest = 256 << 10;
 constexpr std::size_t kMostReply = 48 << 10;  // larger ones travel in a memfd
 constexpr std::uint64_t kCaptureLimit = 64 << 20;
+constexpr std::size_t kMostRecords = 5000;                           // of the trace in one reply
 constexpr std::int64_t kFirstLook = 200'000, kLastLook = 5'000'000;  // nanoseconds between looks
 
 std::int64_t clock_now(clockid_t clock) {
@@ -110,7 +111,7 @@ class Server final : public Facts {
   // The loop.
   void wait_for_events();
   void look_at_barriers();
-  void take_calls(Run& run);
+  void take_calls(Run& run, std::vector<Tracer::Event>* unfinished = nullptr);
   void hasten();  // something happened: barriers look again soon
   void report_started_runs();
   bool receive_request();
@@ -140,6 +141,7 @@ class Server final : public Facts {
   json capture(const json& request);
   json note(const json& request);
   json trace(const json& request);
+  json trace_after(std::size_t first);
   json perturb(const json& request);
   json stats(const json& request);
   json end(const json& request);
@@ -161,6 +163,8 @@ class Server final : public Facts {
   std::map<std::uint64_t, std::uint64_t> starting_;  // run -> request
   std::vector<Pending> pending_;
   Trace trace_;
+  Conversations followed_;         // of the packets before record `next_followed_`
+  std::size_t next_followed_ = 0;  // of the trace, as far as trace_after() has read it
   std::string etc_hosts_, resolver_;
   std::vector<sock::Fd> received_fds_, reply_fds_;
   bool done_ = false;
@@ -222,9 +226,9 @@ void Server::wait_for_events() {
   if (link_ && (waits[1].revents & POLLIN) != 0) hasten();
 }
 
-void Server::take_calls(Run& run) {
+void Server::take_calls(Run& run, std::vector<Tracer::Event>* unfinished) {
   if (run.tracer() == nullptr) return;
-  for (Tracer::Event& event : run.tracer()->take()) {
+  for (Tracer::Event& event : run.tracer()->take(unfinished)) {
     trace_.add(event.time, event.kind, std::move(event.facts));
   }
 }
@@ -467,7 +471,7 @@ std::optional<std::uint64_t> Server::host_index(const std::string& name) {
 // Verbs
 
 json Server::open(const json& request) {
-  expect_fields(request, {"hosts", "names", "resolver", "capture_limit"});
+  expect_fields(request, {"hosts", "names", "resolver", "capture_limit", "trace_limit"});
   if (network_) throw Refusal("usage", "a testbed is open already");
   const auto names = request.value("hosts", std::vector<std::string>{"target", "peer"});
   constexpr std::size_t kMostHosts = 8;
@@ -478,6 +482,7 @@ json Server::open(const json& request) {
   etc_hosts_ = request.value("names", std::string());
   resolver_ = request.value("resolver", std::string());
   network_ = std::make_unique<Network>(tier_, names);
+  trace_ = Trace(std::min(request.value("trace_limit", Trace::kMostRecords), Trace::kMostRecords));
   start_ = clock_now(CLOCK_MONOTONIC);
   const std::int64_t realtime = clock_now(CLOCK_REALTIME);
   if (network_->has_link()) {
@@ -768,15 +773,14 @@ json Server::note(const json& request) {
 }
 
 json Server::trace(const json& request) {
-  expect_fields(request, {});
+  expect_fields(request, {"after"});
+  if (request.contains("after")) return trace_after(request["after"].get<std::size_t>());
   Conversations conversations;
-  Trace whole = trace_;
-  for (const auto& [number, run] : runs_) {
-    if (run->tracer() == nullptr) continue;
-    take_calls(*run);
-    for (Tracer::Event& event : run->tracer()->unfinished()) {
-      whole.add(event.time, event.kind, std::move(event.facts));
-    }
+  std::vector<Tracer::Event> unfinished;
+  for (const auto& [number, run] : runs_) take_calls(*run, &unfinished);
+  Trace whole = trace_.unlimited();
+  for (Tracer::Event& event : unfinished) {
+    whole.add(event.time, event.kind, std::move(event.facts));
   }
   add_states(whole, link_.get(), network(),
              [this](std::uint64_t number) { return run(number).request().host; });
@@ -794,6 +798,30 @@ json Server::trace(const json& request) {
     return packet_facts(index, conversations);
   });
   return attach("trace", std::as_bytes(std::span(text)));
+}
+
+// What has become known since record `first`, while the run goes on.
+json Server::trace_after(std::size_t first) {
+  for (const auto& [number, run] : runs_) take_calls(*run);
+  const std::vector<Trace::Record>& records = trace_.records();
+  first = std::min(first, records.size());
+  const std::size_t last = std::min(records.size(), first + kMostRecords);
+  if (first < next_followed_) {
+    followed_ = {};
+    next_followed_ = 0;
+  }
+  // The numbers of a connection count from its first packet, whether that was asked for or not.
+  for (; next_followed_ < first; ++next_followed_) {
+    const auto& packet = records[next_followed_].packet;
+    if (packet) (void)followed_.feed(link_->packet(*packet));
+  }
+  const std::string text =
+      trace_.lines(first, last, [&](std::size_t index) { return packet_facts(index, followed_); });
+  next_followed_ = last;
+  json body = attach("records", std::as_bytes(std::span(text)));
+  body["next"] = last;
+  body["known"] = records.size();
+  return body;
 }
 
 json Server::perturb(const json& request) {
@@ -825,7 +853,9 @@ json Server::counts() {
                {"held", 0},
                {"lost", 0},
                {"lost_where", json::object()},
-               {"capture_truncated", false}};
+               {"capture_truncated", false},
+               {"not_captured", 0},
+               {"not_traced", trace_.left_out()}};
   if (!link_) return body;
   const LinkCounts& counts = link_->counts();
   std::uint64_t lost = 0;
@@ -839,6 +869,7 @@ json Server::counts() {
   body["held"] = link_->held();
   body["lost"] = lost;
   body["capture_truncated"] = link_->capture().truncated();
+  body["not_captured"] = counts.frames - link_->capture().count();
   return body;
 }
 

@@ -6,10 +6,9 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <cstring>
+#include <filesystem>
 #include <map>
 #include <set>
-#include <string_view>
 
 namespace testbed {
 namespace {
@@ -34,13 +33,13 @@ int remember_pid(Dwfl_Module*, void** user_data, const char*, Dwarf_Addr, void* 
   return DWARF_CB_OK;
 }
 
-// `path` below the folder `folder`, or nothing. Both may be relative to the same place.
-std::optional<std::string> below(std::string_view path, std::string_view folder) {
-  if (folder.empty() || !path.starts_with(folder)) return std::nullopt;
-  path.remove_prefix(folder.size());
-  if (!path.starts_with("/")) return std::nullopt;
-  while (path.starts_with("/") || path.starts_with("./")) path.remove_prefix(1);
-  return std::string(path);
+// `path` below the folder `folder`, or nothing. A relative path is relative to the folder.
+std::optional<std::string> below(const char* path, const std::filesystem::path& folder) {
+  if (path == nullptr || folder.empty()) return std::nullopt;
+  const auto whole = (folder / path).lexically_normal();
+  const std::string relative = whole.lexically_relative(folder.lexically_normal()).string();
+  if (relative.empty() || relative == "." || relative.starts_with("..")) return std::nullopt;
+  return relative;
 }
 
 std::string folder_of(Dwarf_Die* unit) {
@@ -64,26 +63,41 @@ std::optional<Place> call_site(Dwarf_Die* die, Dwarf_Die* unit, const std::strin
   Dwarf_Files* files = nullptr;
   if (dwarf_getsrcfiles(unit, &files, nullptr) != 0) return {};
   const char* path = dwarf_filesrc(files, file, nullptr, nullptr);
-  const auto own = path == nullptr ? std::nullopt : below(path, folder);
+  const auto own = below(path, folder);
   if (!own) return {};
   return Place{*own, static_cast<int>(line), ""};
+}
+
+// The compilation unit of `pc`. Clang writes no index of addresses (.debug_aranges), so that the
+// quick way finds none of its units.
+Dwarf_Die* unit_of(Dwfl_Module* module, Dwarf_Addr pc, Dwarf_Addr& bias) {
+  if (Dwarf_Die* unit = dwfl_module_addrdie(module, pc, &bias)) return unit;
+  Dwarf_Die* unit = nullptr;
+  while ((unit = dwfl_module_nextcu(module, unit, &bias)) != nullptr) {
+    if (dwarf_haspc(unit, pc - bias) > 0) return unit;
+  }
+  return nullptr;
 }
 
 // The innermost place of `pc` in the program's own source, seen through inlined functions.
 std::optional<Place> place_of(Dwfl_Module* module, Dwarf_Addr pc) {
   Dwarf_Addr bias = 0;
-  Dwarf_Die* unit = dwfl_module_addrdie(module, pc, &bias);
+  Dwarf_Die* unit = unit_of(module, pc, bias);
   if (unit == nullptr) return {};
   const std::string folder = folder_of(unit);
   std::optional<Place> place;
-  if (Dwfl_Line* line = dwfl_module_getsrc(module, pc)) {
+  if (Dwarf_Line* line = dwarf_getsrc_die(unit, pc - bias)) {
     int number = 0;
-    const char* path = dwfl_lineinfo(line, nullptr, &number, nullptr, nullptr, nullptr);
-    const auto own = path == nullptr ? std::nullopt : below(path, folder);
+    (void)dwarf_lineno(line, &number);
+    const char* path = dwarf_linesrc(line, nullptr, nullptr);
+    const auto own = below(path, folder);
     if (own && number > 0) place = Place{*own, number, ""};
   }
-  Dwarf_Die* scopes = nullptr;
-  const int count = dwarf_getscopes(unit, pc - bias, &scopes);
+  Dwarf_Die *innermost = nullptr, *scopes = nullptr;
+  if (dwarf_getscopes(unit, pc - bias, &innermost) <= 0) return place;
+  // By where the code is: the first list goes on with where an inlined function was defined.
+  const int count = dwarf_getscopes_die(&innermost[0], &scopes);
+  std::free(innermost);
   for (int i = 0; i < count; ++i) {
     const int tag = dwarf_tag(&scopes[i]);
     if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram) continue;

@@ -29,6 +29,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kCallStop = SIGTRAP | 0x80;  // PTRACE_O_TRACESYSGOOD
+constexpr std::size_t kMany = 1024;        // events that are worth a wake-up
 
 // ptrace(2) wants an integer in the place of a pointer for some requests.
 void* as_pointer(std::uint64_t value) { return reinterpret_cast<void*>(value); }
@@ -149,20 +150,15 @@ Tracer::~Tracer() {
   if (worker_.joinable()) worker_.join();
 }
 
-std::vector<Tracer::Event> Tracer::take() {
+std::vector<Tracer::Event> Tracer::take(std::vector<Event>* unfinished) {
   std::uint64_t count = 0;
   (void)!::read(wake_.get(), &count, sizeof(count));
   const std::lock_guard lock(mutex_);
-  return std::exchange(events_, {});
-}
-
-std::vector<Tracer::Event> Tracer::unfinished() {
-  const std::lock_guard lock(mutex_);
-  std::vector<Event> events;
   for (const auto& [tid, thread] : threads_) {
-    if (thread.pending) events.push_back({thread.pending->time, "call", thread.pending->facts});
+    if (unfinished == nullptr || !thread.pending) continue;
+    unfinished->push_back({thread.pending->time, "call", thread.pending->facts});
   }
-  return events;
+  return std::exchange(events_, {});
 }
 
 bool Tracer::is_stopped(pid_t tid) {
@@ -185,8 +181,9 @@ void Tracer::perturb(Perturbation perturbation) {
 
 void Tracer::emit(std::int64_t time, const char* kind, json facts) {
   events_.push_back({time, kind, std::move(facts)});
+  // Not for each: to wake the other thread twice a call costs as much as all the rest.
   const std::uint64_t one = 1;
-  if (events_.size() == 1) (void)!::write(wake_.get(), &one, sizeof(one));
+  if (events_.size() % kMany == 0) (void)!::write(wake_.get(), &one, sizeof(one));
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -476,8 +473,7 @@ void Tracer::note_handler(const Pending& pending, const Memory& memory) {
 bool Tracer::fits(const Perturbation& perturbation, pid_t tid, const Pending& pending) {
   if (!perturbation.calls.contains(pending.call->name)) return false;
   if (perturbation.act == Perturbation::Act::kError) {
-    return perturbation.error != EINTR ||
-           can_be_interrupted(tid, pending.call->name, restarting_);
+    return perturbation.error != EINTR || can_be_interrupted(tid, pending.call->name, restarting_);
   }
   const json& socket = pending.facts["socket"];
   return socket.is_object() && sockets_.at(socket["inode"].get<std::uint64_t>()).stream;

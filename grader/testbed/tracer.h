@@ -69,11 +69,11 @@ class Tracer {
   Tracer(const Tracer&) = delete;
   Tracer& operator=(const Tracer&) = delete;
 
-  // Readable when take() has something to give.
+  // Readable when take() has much to give, so that it does not gather here.
   [[nodiscard]] int descriptor() const noexcept { return wake_.get(); }
-  std::vector<Event> take();
-  // The calls that have begun and not returned.
-  [[nodiscard]] std::vector<Event> unfinished();
+  // What has become known since the last time. `unfinished` gets the calls that have begun and not
+  // returned at that very moment.
+  std::vector<Event> take(std::vector<Event>* unfinished = nullptr);
   // Whether this thread is stopped by a signal (and not only for a moment, by us).
   [[nodiscard]] bool is_stopped(pid_t tid);
   // Throws Refusal("usage") for a cap on a call that moves no bytes.

@@ -23,7 +23,17 @@ from sockwork.text import did_you_mean, printable
 FAILED, USAGE, SETUP, NOT_JUDGED = 1, 2, 3, 4
 
 _COMPLETE = "_SOCKWORK_COMPLETE"
-_COMMANDS = ("list", "check", "report", "doctor", "reset", "solution", "test", "completion")
+_COMMANDS = (
+    "list",
+    "check",
+    "explain",
+    "report",
+    "doctor",
+    "reset",
+    "solution",
+    "test",
+    "completion",
+)
 
 
 class _Commands(click.Group):

@@ -103,26 +103,23 @@ class Record:
 # --- writing -----------------------------------------------------------------------------------
 
 
-Diagnoses = Mapping[tuple[str, str], "Diagnosis"]  # by the ids of lab and check
-
-
-def keep(runs: Sequence[LabRun], asked: Asked, diagnoses: Diagnoses | None = None) -> None:
+def keep(runs: Sequence[LabRun], asked: Asked) -> None:
     """Keeps a record of each lab. A run whose record cannot be kept is still a run."""
     call = f"{time.time_ns():x}-{secrets.token_hex(4)}"
     try:
         for run in runs:
-            _keep(run, asked, call, diagnoses or {})
+            _keep(run, asked, call)
         _forget_old()
     except OSError as error:
         print(f"sockwork: no record of this run is kept: {error.strerror}", file=sys.stderr)
 
 
-def _keep(run: LabRun, asked: Asked, call: str, diagnoses: Diagnoses) -> None:
+def _keep(run: LabRun, asked: Asked, call: str) -> None:
     place = _runs() / asked.key / run.lab.id
     place.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
     try:
-        _fill(new, run, asked, call, diagnoses)
+        _fill(new, run, asked, call)
         _number(new, place)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
@@ -144,7 +141,7 @@ def _number(new: Path, place: Path) -> None:
     raise FileExistsError(errno.EEXIST, "other runs took every number")
 
 
-def _fill(new: Path, run: LabRun, asked: Asked, call: str, diagnoses: Diagnoses) -> None:
+def _fill(new: Path, run: LabRun, asked: Asked, call: str) -> None:
     cut: list[str] = []
     evidence = _files(new, run.outcomes, cut)
     kept = LabRun(run.lab, run.outcomes, run.built, evidence)
@@ -161,7 +158,7 @@ def _fill(new: Path, run: LabRun, asked: Asked, call: str, diagnoses: Diagnoses)
         "checks": {
             each.check.id: {
                 **_details(each, run, asked),
-                "diagnosis": _diagnosis(diagnoses.get((run.lab.id, each.check.id))),
+                "diagnosis": _diagnosis(each.diagnosis),
             }
             for each in run.outcomes
         },

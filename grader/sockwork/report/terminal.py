@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sockwork.build import Built
 from sockwork.model import Check, Lab, Outcome, Step
@@ -19,9 +20,13 @@ from sockwork.report.style import Style
 from sockwork.results import Evidence, Tally, earned
 from sockwork.text import printable, sentence
 
+if TYPE_CHECKING:
+    from sockwork.diagnosis import Diagnosis
+
 MAX_LINES = 24
 MAX_EVIDENCE = 10
 MAX_STEPS = 6
+MAX_FIGURE = 14  # the block is longer than MAX_LINES then: three levels at once need their room
 MAX_NAMES = 8
 
 _MARKS = {"pass": "✓", "fail": "✗", "skip": "·", "error": "!"}
@@ -55,23 +60,37 @@ class Terminal:
         """A failed check in full; evidence gives way so that it fits on a screen of MAX_LINES."""
         failure, style = outcome.failure, self._style
         assert failure is not None
-        check = outcome.check
+        check, found = outcome.check, _named(outcome)
         head = ["", self._verdict(outcome), f"  {style.paint(check.title, 'bold')}"]
-        head += style.wrapped(sentence(printable(failure.observed)), "  ")
+        observed = " ".join(found.message) if found else failure.observed
+        head += style.wrapped(sentence(printable(observed)), "  ")
         head += style.wrapped(f"Expected: {printable(failure.expected)}", "  ")
-        tail = style.wrapped(check.why, "  Why     ", " " * 10)
-        tail += style.wrapped(one_question(check.hints), "  Next    ", " " * 10)
-        tail.append(f"  Read    docs/concepts/{check.concept}.md")
-        if failure.source:
-            tail.append(f"  look at {printable(failure.source)}")
+        tail = style.wrapped(found.why if found else check.why, "  Why     ", " " * 10)
+        question = found.question if found else one_question(check.hints)
+        tail += style.wrapped(question, "  Next    ", " " * 10)
+        tail += self._read(outcome)
+        source = (found.source if found else None) or failure.source
+        if source:
+            tail.append(f"  look at {printable(source)}")
         tail.append(f"  rerun   {self._rerun.command(self._lab, check.id)}")
         for label, line in zip(("by hand", "  then:"), by_hand(self._lab, outcome, built)):
             tail.append(f"  {label} {line}")
         if evidence.pcap:
             tail.append(f"  packets {_shorter(evidence.pcap)}")
         room = min(MAX_EVIDENCE, MAX_LINES - 1 - len(head) - len(tail))
-        shown = self._evidence(outcome, max(2, room))
+        shown = self._figure(outcome) or self._evidence(outcome, max(2, room))
         return [*head, *([""] if shown else []), *shown, "", *tail, ""]
+
+    def _read(self, outcome: Outcome) -> list[str]:
+        """Where the mistake is explained, or each of those it may be."""
+        found = outcome.diagnosis
+        if found and found.code:
+            return [f"  explain ./sockwork explain {found.code}"]
+        lines = [f"  Read    docs/concepts/{outcome.check.concept}.md"]
+        if found and found.candidates:
+            candidates = ", ".join(found.candidates)
+            lines += self._style.wrapped(f"one of {candidates}", "  explain ", " " * 10)
+        return lines
 
     def brief(self, outcome: Outcome) -> list[str]:
         """A failed check in two lines."""
@@ -137,7 +156,9 @@ class Terminal:
     def _verdict(self, outcome: Outcome) -> str:
         check = outcome.check
         what = f"✗ {self._place[check.id]}/{len(self._lab.checks)} {check.id}"
-        right = f"{outcome.reason}   {earned(outcome):g}/{check.points:g}"
+        found = _named(outcome)
+        called = found.code if found else outcome.reason
+        right = f"{called}   {earned(outcome):g}/{check.points:g}"
         return self._ends_with(what, printable(right), "red")
 
     def _ends_with(self, left: str, right: str, colour: str) -> str:
@@ -152,13 +173,32 @@ class Terminal:
     def _evidence(self, outcome: Outcome, room: int) -> list[str]:
         """The last steps, then what the failure shows: the way there, and the difference."""
         assert outcome.failure is not None
+        found = _named(outcome)
         shown: list[str] = []
-        for line in outcome.failure.evidence:
+        for line in found.evidence if found else outcome.failure.evidence:
             shown += self._evidence_line(_tabless(line))
         shown = shown[:room]
         last = min(MAX_STEPS, room - len(shown))
         steps = outcome.steps[-last:] if last > 0 else ()
         return [*(self._style.clipped(_step(step), 4) for step in steps), *shown]
+
+    def _figure(self, outcome: Outcome) -> list[str]:
+        """The calls, states and packets around a packet that was not as expected."""
+        from sockwork.figure import Deviation, lay_out, terminal
+        from sockwork.trace import Trace, TraceError
+
+        found = _named(outcome)
+        if outcome.trace is None or not found or not found.deviation or not found.deviation.packet:
+            return []
+        at = found.deviation
+        try:
+            trace = Trace.parse(outcome.trace)
+        except TraceError:
+            return []
+        layout = lay_out(trace, deviation=Deviation(at.expected, packet=at.packet, time=at.time))
+        if not layout.rows:
+            return []
+        return terminal.lines(layout, self._style.width, self._style.unicode, MAX_FIGURE)
 
     def _evidence_line(self, line: str) -> list[str]:
         """Sentences are broken where they do not fit; columns are cut, or they would be none."""
@@ -167,6 +207,12 @@ class Terminal:
         if "  " in line.strip():
             return [self._style.clipped(line, 4)]
         return self._style.wrapped(line, "    ", "      ")
+
+
+def _named(outcome: Outcome) -> Diagnosis | None:
+    """The diagnosis, if the evidence leaves one only."""
+    found = outcome.diagnosis
+    return found if found and found.code else None
 
 
 def one_question(hints: Sequence[str]) -> str:
