@@ -38,7 +38,7 @@ using nlohmann::json;
 constexpr std::size_t kMostRequest = 256 << 10;
 constexpr std::size_t kMostReply = 48 << 10;  // larger ones travel in a memfd
 constexpr std::uint64_t kCaptureLimit = 64 << 20;
-constexpr std::size_t kMostRecords = 5000;                           // of the trace in one reply
+constexpr std::size_t kMostRecords = 2000;                           // of the trace in one reply
 constexpr std::int64_t kFirstLook = 200'000, kLastLook = 5'000'000;  // nanoseconds between looks
 
 std::int64_t clock_now(clockid_t clock) {

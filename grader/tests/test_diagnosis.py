@@ -24,7 +24,7 @@ from sockwork.diagnosis import CATALOGUE, Diagnosis, diagnose
 from sockwork.diagnosis.case import Case
 from sockwork.diagnosis.page import page
 from sockwork.model import Check, Failure, Lab, Outcome
-from sockwork.trace import Packet, Trace
+from sockwork.trace import Call, Packet, Trace
 from test_corpus import LABS, entries, expected, lab_of
 
 HERE = Path(__file__).parent / "diagnosis"
@@ -87,12 +87,8 @@ def _normal(text: str) -> str:
     text = re.sub(r"192\.0\.2\.\d+|\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){2,}", "A", text)
     text = re.sub(r"\b[0-9a-f]{8,}\b", "H", text)
     text = re.sub(r" PSH (?=ACK)", " ", text)
-    text = re.sub(r"\b(packet|process|descriptor|port) \d+|(?<==)\d+(?=[ \n]|$)", _counted, text)
-    return re.sub(r"\d+(?:[.,]\d+)+|\d{2,}", "N", text)
-
-
-def _counted(match: re.Match[str]) -> str:
-    return f"{match[1]} N" if match[1] else "N"
+    # 0 and -1 are results that matter; a line of a program moves when the program is edited.
+    return re.sub(r"(?<![-\w])(?!0\b)\d+(?:[.,]\d+)*", "N", text)
 
 
 # --- the catalogue ------------------------------------------------------------------------------
@@ -211,10 +207,15 @@ def test_the_first_failure_has_the_code_of_its_program(folder: Path) -> None:
     if "diagnosis" not in entry:
         pytest.skip(entry["diagnosis_unclear"])
     outcome, lab = failure_of(folder)
+    # Done again with calls recorded it may fail in another way, on a busy machine above all; then
+    # there is less to go by, and perhaps no code, but never a wrong one.
+    complete = outcome.check.optimised or Trace.parse(outcome.trace or b"").of(Call)
     found = diagnose(outcome, lab)
+    if found is None and not complete:
+        pytest.skip("its calls were not recorded")
     assert found and (found.code, found.candidates) == (entry["diagnosis"], ()), outcome.failure
     assert len(found.message) == 1 and len(found.evidence) <= 10
-    if first_of(found.code or "") == folder.name:
+    if complete and first_of(found.code or "") == folder.name:
         compare(rendered(found), GOLDEN / f"{found.code}.txt")
     never_raises(outcome, lab)
 
@@ -242,7 +243,21 @@ def never_raises(outcome: Outcome, lab: Lab) -> None:
         chosen = random.Random(seed)
         kept = [line for line in lines if chosen.random() < 0.05 + seed / 13]
         diagnose(replace(outcome, trace=b"".join(kept)), lab)
-    diagnose(replace(outcome, trace=None), lab)
+    less = diagnose(replace(outcome, trace=without_calls(outcome)), lab)
+    named = expected_codes(outcome.check.id)
+    assert less is None or less.code is None or less.code in named, less.message
+
+
+def without_calls(outcome: Outcome) -> bytes:
+    """The trace as it is where calls cannot be recorded."""
+    lines = (outcome.trace or b"").splitlines(keepends=True)
+    return b"".join(line for line in lines if b'"kind":"call"' not in line.replace(b" ", b""))
+
+
+def expected_codes(check: str) -> set[str]:
+    """The codes of the wrong programs that this check finds."""
+    words = [expected(folder) for folder in entries("wrong")]
+    return {word.get("diagnosis", "") for word in words if word["fails"] == check}
 
 
 def test_a_damaged_trace_has_no_diagnosis() -> None:

@@ -27,6 +27,7 @@ _COMMANDS = (
     "list",
     "check",
     "explain",
+    "observe",
     "report",
     "doctor",
     "reset",

@@ -90,8 +90,17 @@ def _parsed(code: str, text: str) -> tuple[str, dict[str, str]]:
 
 # --- evidence in words ---------------------------------------------------------------------------
 
-_NAMES = {"recvfrom": "recv", "sendto": "send", "accept4": "accept", "pselect6": "select"}
-_SHOWN = ("fd", "fds", "size", "backlog", "how", "option", "value", "addr", "flags", "readfds")
+_NAMES = {
+    "recvfrom": "recv",
+    "sendto": "send",
+    "accept4": "accept",
+    "pselect6": "select",
+    "exit_group": "exit",
+}
+_SHOWN = (
+    *("fd", "epfd", "fds", "readfds", "size", "backlog", "how", "option", "value", "addr", "flags"),
+    *("pid", "status"),
+)
 _LISTED = 4  # entries of a list that are shown
 
 
@@ -100,7 +109,8 @@ def told(call: Call) -> str:
     name = _NAMES.get(call.name, call.name)
     words = [_word(a.name, a.value) for a in call.args if a.name in _SHOWN]
     place = f"   {call.at.text}" if call.at else ""
-    return f"{name}({', '.join(word for word in words if word)}) {_result(call)}{place}"
+    result = "" if call.name == "exit_group" else f" {_result(call)}"
+    return f"{name}({', '.join(word for word in words if word)}){result}{place}"
 
 
 def _word(name: str, value: object) -> str:

@@ -41,7 +41,9 @@ class Conversation:
         return self._side(packet.source, packet.destination)
 
     def side_of(self, state: State) -> Side | None:
-        """The end that this state is of; a listener is the server's."""
+        """The end that this state of TCP is of; a listener is the server's."""
+        if self.transport != "tcp":
+            return None
         side = self._side(state.local, state.remote)
         if side is None and state.remote[1] == 0 and _same(state.local, self.server.address):
             side = "server"

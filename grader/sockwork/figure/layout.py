@@ -226,8 +226,7 @@ class _Maker:
         packets = list(self._packet_events())
         calls = self._call_events()
         start = min((event.time for event in packets), default=0)
-        known = {event.call.pid for event in calls if event.call}
-        more = [*self._step_events(start), *self._ending_events(known, calls, start)]
+        more = [*self._step_events(start), *self._ending_events(calls, start)]
         return sorted([*calls, *packets, *more], key=lambda event: event.time)
 
     def _packet_events(self) -> Iterator[_Event]:
@@ -345,11 +344,10 @@ class _Maker:
             text = text.replace(f" to {address_text(self._talk.server.address)}", "")
         return re.sub(r" (?:on|of) connection \d+", "", text)
 
-    def _ending_events(
-        self, known: set[int], calls: Sequence[_Event], start: int
-    ) -> Iterator[_Event]:
-        side = calls[0].side if calls else self._own_side
-        if self._talk and not calls:
+    def _ending_events(self, calls: Sequence[_Event], start: int) -> Iterator[_Event]:
+        known = {event.call.pid: event.side for event in calls if event.call}
+        side = self._own_side
+        if self._talk:
             side = "server" if self._talk.server.host == "target" else "client"
         told: set[int | None] = set()
         for event in self._trace.of(ProcessEvent):
@@ -358,7 +356,11 @@ class _Maker:
             if said and mine and event.time >= start and event.pid not in told:
                 told.add(event.pid)
                 failed = said != "exits with status 0"
-                yield _Event(event.time, side, [Text("process", said, said, trouble=failed)])
+                yield _Event(
+                    event.time,
+                    known.get(event.pid or 0, side),
+                    [Text("process", said, said, trouble=failed)],
+                )
 
     # --- rows ----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ _WIDTH: Final = 1000
 _TIME: Final = 72  # the right edge of the times
 _CALLS: Final[dict[Side, int]] = {"client": 82, "server": 794}  # left edges
 _LETTERS: Final = 29  # of a call
+_LISTED: Final = 100  # packets of one row in the table
 _STATE: Final[dict[Side, int]] = {"client": 282, "server": 692}
 _STATE_WIDTH: Final = 94
 _WIRE: Final[dict[Side, int]] = {"client": 380, "server": 688}  # where arrows begin and end
@@ -403,7 +404,9 @@ def _table_wire(row: Row) -> str:
         parts.append(escape(told(row.wire)))
         packets = (*row.wire.packets, *row.wire.acks)
         if len(packets) > 1:
-            inner = "".join(f"<li>{escape(_listed(packet))}</li>" for packet in packets)
+            inner = "".join(f"<li>{escape(_in_list(packet))}</li>" for packet in packets[:_LISTED])
+            if len(packets) > _LISTED:
+                inner += f"<li>and {len(packets) - _LISTED:,} more</li>"
             parts.append(
                 f"<details><summary>{len(packets)} packets</summary><ul>{inner}</ul></details>"
             )
@@ -412,5 +415,5 @@ def _table_wire(row: Row) -> str:
     return "<br>".join(parts)
 
 
-def _listed(packet: Packet) -> str:
+def _in_list(packet: Packet) -> str:
     return f"#{packet.number} {printable(packet.summary)}"

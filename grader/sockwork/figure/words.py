@@ -137,8 +137,10 @@ def call_text(call: Call) -> Text:
 
 
 def _failed(call: Call) -> bool:
-    """That a call would have to wait is no failure of it."""
-    return call.error not in (None, "EAGAIN", "EINPROGRESS", "EINTR")
+    """That a call would have to wait, or was interrupted, is no failure of it."""
+    if call.error is None or call.error.startswith("ERESTART"):
+        return False
+    return call.error not in ("EAGAIN", "EINPROGRESS", "EINTR")
 
 
 def _few(call: Call) -> list[str]:

@@ -25,10 +25,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *self;
-static const char *mode;
+static const char* self;
+static const char* mode;
 
-static long need(long result, const char *call) {
+static long need(long result, const char* call) {
   if (result < 0) {
     fprintf(stderr, "%s: %s\n", call, strerror(errno));
     exit(1);
@@ -37,19 +37,19 @@ static long need(long result, const char *call) {
 }
 #define NEED(call) need((call), #call)
 
-static struct sockaddr_in endpoint(char *const *argv) {
+static struct sockaddr_in endpoint(char* const* argv) {
   struct sockaddr_in address = {.sin_family = AF_INET};
   inet_pton(AF_INET, argv[0], &address.sin_addr);
   address.sin_port = htons((uint16_t)atoi(argv[1]));
   return address;
 }
 
-static int listening(char *const *argv, int type) {
+static int listening(char* const* argv, int type) {
   const struct sockaddr_in address = endpoint(argv);
   const int fd = (int)NEED(socket(AF_INET, type, 0));
   const int on = 1;
   NEED(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
-  NEED(bind(fd, (const struct sockaddr *)&address, sizeof address));
+  NEED(bind(fd, (const struct sockaddr*)&address, sizeof address));
   if ((type & SOCK_STREAM) != 0) NEED(listen(fd, 64));
   return fd;
 }
@@ -57,7 +57,7 @@ static int listening(char *const *argv, int type) {
 static int accepted(int fd) {
   struct sockaddr_in from;
   socklen_t size = sizeof from;
-  return (int)NEED(accept(fd, (struct sockaddr *)&from, &size));
+  return (int)NEED(accept(fd, (struct sockaddr*)&from, &size));
 }
 
 // One recv(2) and what it brought back again; 0 at the end.
@@ -69,7 +69,7 @@ static int echo_once(int fd) {
   return 1;
 }
 
-static void *echo(void *argument) {
+static void* echo(void* argument) {
   const int fd = (int)(intptr_t)argument;
   while (echo_once(fd)) continue;
   close(fd);
@@ -81,7 +81,7 @@ static void serve_forking(int fd, int clients) {
     const int connection = accepted(fd);
     if (NEED(fork()) == 0) {
       close(fd);
-      echo((void *)(intptr_t)connection);
+      echo((void*)(intptr_t)connection);
       _exit(0);
     }
     close(connection);
@@ -92,7 +92,7 @@ static void serve_forking(int fd, int clients) {
 static void serve_threads(int fd, int clients) {
   for (int i = 0; i < clients; ++i) {
     pthread_t thread;
-    pthread_create(&thread, NULL, echo, (void *)(intptr_t)accepted(fd));
+    pthread_create(&thread, NULL, echo, (void*)(intptr_t)accepted(fd));
     pthread_join(thread, NULL);
   }
 }
@@ -190,9 +190,9 @@ static void handlers(void) {
   printf("%d %s\n", poll(NULL, 0, 10000), strerrorname_np(errno));
 }
 
-static void *exec_itself(void *argument) {
+static void* exec_itself(void* argument) {
   (void)argument;
-  execl(self, self, "nothing", (char *)NULL);
+  execl(self, self, "nothing", (char*)NULL);
   return NULL;
 }
 
@@ -205,7 +205,7 @@ static void exec_by_thread(void) {
   NEED(read(ends[0], &byte, 1));
 }
 
-static void *through_a_pair(void *argument) {
+static void* through_a_pair(void* argument) {
   int ends[2];
   char byte = 'x';
   NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
@@ -216,14 +216,14 @@ static void *through_a_pair(void *argument) {
   return argument;
 }
 
-static void *wait_for_input(void *argument) {
+static void* wait_for_input(void* argument) {
   char byte;
   NEED(read(0, &byte, 1));
   return argument;
 }
 
-static void many_threads(int count, void *(*body)(void *)) {
-  pthread_t *threads = calloc((size_t)count, sizeof *threads);
+static void many_threads(int count, void* (*body)(void*)) {
+  pthread_t* threads = calloc((size_t)count, sizeof *threads);
   for (int i = 0; i < count; ++i) pthread_create(&threads[i], NULL, body, NULL);
   for (int i = 0; i < count; ++i) pthread_join(threads[i], NULL);
   free(threads);
@@ -242,7 +242,7 @@ static void many_forks(int count) {
 static void many_execs(int left) {
   char number[16];
   snprintf(number, sizeof number, "%d", left - 1);
-  if (left > 0) execl(self, self, mode, number, (char *)NULL);
+  if (left > 0) execl(self, self, mode, number, (char*)NULL);
 }
 
 static void many_calls(int count) {
@@ -250,7 +250,7 @@ static void many_calls(int count) {
 }
 
 static void spawns(void) {
-  char *const words[] = {"true", NULL};
+  char* const words[] = {"true", NULL};
   pid_t child;
   if (posix_spawn(&child, "/usr/bin/true", NULL, NULL, words, NULL) == 0) wait(NULL);
   child = vfork();
@@ -270,13 +270,13 @@ static void killed_in_a_call(void) {
   wait(NULL);
 }
 
-static void *socket_of_a_second_thread(void *argument) {
-  pthread_join(*(pthread_t *)argument, NULL);
-  char *const anywhere[] = {"127.0.0.1", "0"};
+static void* socket_of_a_second_thread(void* argument) {
+  pthread_join(*(pthread_t*)argument, NULL);
+  char* const anywhere[] = {"127.0.0.1", "0"};
   struct sockaddr_in name;
   socklen_t size = sizeof name;
   const int fd = listening(anywhere, SOCK_STREAM);
-  NEED(getsockname(fd, (struct sockaddr *)&name, &size));
+  NEED(getsockname(fd, (struct sockaddr*)&name, &size));
   printf("%d\n", ntohs(name.sin_port));
   exit(0);
 }
@@ -306,7 +306,7 @@ static long raw(long number, long a, long b, long c, long d, long e, long f) {
 }
 
 // Moves `size` bytes with one kind of call, as often as it takes.
-static void move(int fd, long number, char *data, size_t size) {
+static void move(int fd, long number, char* data, size_t size) {
   const int message = number == SYS_recvmsg || number == SYS_sendmsg;
   const int vector = message || number == SYS_readv || number == SYS_writev;
   for (size_t done = 0; done < size;) {
@@ -339,7 +339,7 @@ static void move(int fd, long number, char *data, size_t size) {
 // written.
 static void every_kind(int fd) {
   static const struct iovec kParts[2] = {{"first", 5}, {"second", 6}};
-  static const struct msghdr kHeader = {.msg_iov = (struct iovec *)kParts, .msg_iovlen = 2};
+  static const struct msghdr kHeader = {.msg_iov = (struct iovec*)kParts, .msg_iovlen = 2};
   static const long kReading[] = {SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_readv};
   static const long kWriting[] = {SYS_write, SYS_sendto, SYS_sendmsg, SYS_writev};
   char data[4][64];
@@ -353,7 +353,7 @@ static void echo_datagrams(int fd, int count) {
   for (int i = 0; i < count; ++i) {
     struct sockaddr_in from;
     socklen_t size = sizeof from;
-    struct sockaddr *const address = (struct sockaddr *)&from;
+    struct sockaddr* const address = (struct sockaddr*)&from;
     const ssize_t got = NEED(recvfrom(fd, buffer, sizeof buffer, 0, address, &size));
     NEED(sendto(fd, buffer, (size_t)got, 0, address, size));
   }
@@ -373,10 +373,10 @@ static void try_accept(int fd, int flags) {
   }
 }
 
-static void connect_in_background(char *const *argv) {
+static void connect_in_background(char* const* argv) {
   const struct sockaddr_in address = endpoint(argv);
   const int fd = (int)NEED(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
-  if (connect(fd, (const struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) {
+  if (connect(fd, (const struct sockaddr*)&address, sizeof address) < 0 && errno != EINPROGRESS) {
     exit(1);
   }
   struct pollfd wait = {.fd = fd, .events = POLLOUT};
@@ -392,11 +392,11 @@ static void two_parts(void) {
   NEED(writev(ends[0], parts, 2));
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   self = argv[0];
   mode = argc > 1 ? argv[1] : "";
   const int number = argc > 2 ? atoi(argv[2]) : 0;
-  char *const *const where = argc > 4 ? argv + 3 : NULL;
+  char* const* const where = argc > 4 ? argv + 3 : NULL;
   setvbuf(stdout, NULL, _IOLBF, 0);
 #define MODE(name) if (strcmp(mode, name) == 0)
   MODE("fork") serve_forking(listening(where, SOCK_STREAM), number);

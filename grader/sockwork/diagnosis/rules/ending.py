@@ -425,8 +425,10 @@ def close_not_shutdown(case: Case) -> Evidence | None:
     127.0.0.1 7000
     """
     end = _stdin_end(case)
-    if end is None or case.role != "client":
+    if case.role != "client":
         return None
+    if end is None:
+        return _answer_refused(case)
     for stream in case.streams:
         closed = _close_by_reader(stream)
         if closed is None or closed.time < end.time or stream.end_read or stream.shut:
@@ -439,6 +441,26 @@ def close_not_shutdown(case: Case) -> Evidence | None:
             expected = "shutdown(fd, SHUT_WR)"
             lines = (end, closed, text, late, reset)
             return found(first, *lines, at=closed, packet=reset, expected=expected)
+    return None
+
+
+def _answer_refused(case: Case) -> Evidence | None:
+    """The same without a record of calls: the client sent its FIN before any answer, ended well,
+    and its kernel refused the answer."""
+    status = case.ended(case.last)
+    if case.calls or status is None or (status.kind, status.code) != ("exit", 0):
+        return None
+    for fin in case.packets:
+        if fin.from_ != "target" or "FIN" not in fin.flags:
+            continue
+        ends = {fin.source, fin.destination}
+        both = [p for p in case.packets if {p.source, p.destination} == ends]
+        answers = [p for p in both if p.from_ != "target" and p.length]
+        reset = next((p for p in both if p.from_ == "target" and "RST" in p.flags), None)
+        if answers and reset and fin.time < answers[0].time < reset.time:
+            first = "The client closed the connection before its answer had come."
+            expected = "shutdown(fd, SHUT_WR)"
+            return found(first, fin, answers[0], reset, packet=reset, expected=expected)
     return None
 
 

@@ -211,7 +211,7 @@ def gai_errno(case: Case) -> Evidence | None:
     if not host or is_address(host) or status is None or status.code == 0:
         return None
     for line in _lines(case):
-        words = re.fullmatch(r"\S+: (getaddrinfo|[^:]*): (.+)", line)
+        words = re.fullmatch(r"\S+: (.*getaddrinfo.*): (.+)", line)
         if not words or words[2] in _RESOLVER or _connects(case):
             continue
         if words[2] in _ERRORS or words[2].startswith("Unknown error"):
@@ -367,7 +367,10 @@ def sigpipe(case: Case) -> Evidence | None:
     "E-EINTR",
     concept="signals-and-children",
     pitfalls="P77 P78",
-    beats={"E-ACCEPT-FATAL": "the call was only interrupted"},
+    beats={
+        "E-ACCEPT-FATAL": "the call was only interrupted",
+        "E-RST-UNREAD": "it closed with bytes unread because the read was interrupted",
+    },
 )
 def eintr(case: Case) -> Evidence | None:
     """A call that fails cannot be repeated.
@@ -397,14 +400,16 @@ def eintr(case: Case) -> Evidence | None:
             continue
         closed = _closed_for(case, call)
         if closed:
-            first = f"{call.name} was interrupted by a signal (EINTR), and the connection closed."
+            first = f"The call {call.name} was interrupted by a signal (EINTR), and the connection closed."
             return found(first, call, closed, at=call, expected=f"{call.name} again")
         if case.ended(call.run) is None:
             continue
         ended = case.gave_up_after(call)
         said = any(_reason("EINTR") in line for line in case.said(call.run).splitlines())
         if ended and (said or not _retried(case, call)):
-            first = f"{call.name} was interrupted by a signal (EINTR), and the program ended."
+            first = (
+                f"The call {call.name} was interrupted by a signal (EINTR), and the program ended."
+            )
             return found(first, call, ended, at=call, expected=f"{call.name} again")
     return None
 

@@ -146,6 +146,7 @@ int main(int argc, char **argv) {
     if (pid == 0) {
       close(listener);
       close(lifeline[1]);
+      sigprocmask(SIG_SETMASK, &unblocked, NULL);
       serve(connection, lifeline[0]);
       close(connection);
       _exit(0);

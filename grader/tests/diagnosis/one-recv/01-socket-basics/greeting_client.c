@@ -6,18 +6,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int failed(const char *call) {
+static int failed(const char* call) {
   fprintf(stderr, "greeting_client: %s: %s\n", call, strerror(errno));
   return 1;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc != 3) {
     fprintf(stderr, "usage: greeting_client HOST PORT\n");
     return 2;
   }
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-  struct addrinfo *list = NULL;
+  struct addrinfo* list = NULL;
   int error = getaddrinfo(argv[1], argv[2], &hints, &list);
   if (error != 0) {
     fprintf(stderr, "greeting_client: getaddrinfo: %s\n", gai_strerror(error));
