@@ -463,6 +463,7 @@ std::vector<sock_filter> call_filter() {
 std::vector<std::byte> Memory::read(std::uint64_t address, std::size_t size) const {
   std::vector<std::byte> bytes(size);
   const iovec to{bytes.data(), size};
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address in another process
   const iovec from{reinterpret_cast<void*>(address), size};
   const ssize_t got = size == 0 ? 0 : ::process_vm_readv(pid_, &to, 1, &from, 1, 0);
   bytes.resize(got < 0 ? 0 : static_cast<std::size_t>(got));
@@ -500,7 +501,9 @@ void decode_exit(const CallSpec& call, const Registers& args, std::int64_t resul
                  const Memory& memory, json& decoded) {
   const auto set = [&](const char* name, json value) {
     for (json& entry : decoded) {
-      if (entry["name"] == name) entry["value"] = std::move(value);
+      if (entry["name"] != name) continue;
+      entry["value"] = std::move(value);
+      break;
     }
   };
   for (std::size_t i = 0; i < call.args.size(); ++i) {

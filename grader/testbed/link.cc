@@ -123,6 +123,7 @@ void Link::handle(std::span<Arrival> arrivals) {
     constexpr unsigned kAnswers = 8;
     answers_ = seen.telling ? kAnswers : answers_ - (answers_ > 0 ? 1 : 0);
     const bool captured = i < kept || (answers_ > 0 && capture_.append_spare(frames[i]));
+    arrivals[i].passage.bulk = answers_ == 0;
     const std::size_t index = passages_.size();
     if (captured) passages_.push_back(arrivals[i].passage);
     apply_rules(arrivals[i], captured ? index : kNowhere);

@@ -47,6 +47,7 @@ struct Passage {
   Fate fate = Fate::kForwarded;
   std::uint64_t rule = 0;
   std::optional<std::int64_t> delivered;  // when it went on to its receiver, intact
+  bool bulk = false;                      // far from all that opens or ends something
 };
 
 struct LinkCounts {

@@ -489,7 +489,10 @@ json Server::open(const json& request) {
     link_ = std::make_unique<Link>(
         *network_, [this] { return now(); }, realtime,
         request.value("capture_limit", kCaptureLimit),
-        [this](std::size_t index) { trace_.packet(link_->passages()[index].time, index); });
+        [this](std::size_t index) {
+          const Passage& passage = link_->passages()[index];
+          trace_.packet(passage.time, index, passage.bulk);
+        });
   }
   network_->up();
   json hosts = json::object();

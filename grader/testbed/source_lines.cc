@@ -130,6 +130,7 @@ struct SourceLines::State {
   static int remember(Dwfl_Module* module, void** user_data, const char* name, Dwarf_Addr base,
                       void* state) {
     const auto pid = static_cast<std::uintptr_t>(static_cast<State*>(state)->pid);
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): libdw keeps a pointer for us, we keep a pid there
     return remember_pid(module, user_data, name, base, reinterpret_cast<void*>(pid));
   }
   // Libraries are loaded while the program runs. False when there is nothing new to find out.

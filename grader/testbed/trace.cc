@@ -42,10 +42,11 @@ std::string line_of(std::size_t number, const Trace::Record& record,
 }  // namespace
 
 bool Trace::room(std::int64_t time, bool bulk) {
-  const std::size_t most = bulk ? limit_ : limit_ + limit_ / 2;
+  const std::size_t most = bulk ? limit_ - limit_ / 3 : limit_;
   if (records_.size() < most) return true;
   if (left_out_++ == 0) {
-    const json note = {{"text", "the trace is full: from here on data and waiting are left out"}};
+    const json note = {
+        {"text", "the trace is full: from here on some of it is left out, data and waiting first"}};
     records_.push_back({time, "note", note.dump(), {}, Source::kObserved});
   }
   return false;
@@ -58,8 +59,8 @@ void Trace::add(std::int64_t time, const std::string& kind, const json& facts, S
       {time, kind, facts.dump(-1, ' ', false, json::error_handler_t::replace), {}, source});
 }
 
-void Trace::packet(std::int64_t time, std::size_t index) {
-  if (room(time, false)) records_.push_back({time, "packet", {}, index, Source::kObserved});
+void Trace::packet(std::int64_t time, std::size_t index, bool bulk) {
+  if (room(time, bulk)) records_.push_back({time, "packet", {}, index, Source::kObserved});
 }
 
 Trace Trace::unlimited() const {

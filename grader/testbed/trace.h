@@ -1,9 +1,9 @@
 // trace.h - everything that happened in one run, in one order, on one clock.
 //
 // Records are appended as they become known, as text; a packet is only its number in the capture
-// until somebody wants to read it. Bounded: past its limit the trace takes no more of what comes in
-// bulk (reading, writing, waiting), after half as much again nothing, and a record says so.
-// Not thread-safe.
+// until somebody wants to read it. Bounded: two thirds of its room are for what comes in bulk
+// (data, reading, writing, waiting), the last third for all else; a record says that something
+// found none. Not thread-safe.
 
 #pragma once
 
@@ -37,8 +37,8 @@ class Trace {
   // A fact of `kind`: call, process, rule, row, state, step, note.
   void add(std::int64_t time, const std::string& kind, const nlohmann::json& facts,
            Source source = Source::kObserved);
-  // Packet `index` (from 0) of the capture.
-  void packet(std::int64_t time, std::size_t index);
+  // Packet `index` (from 0) of the capture; `bulk`: one of many like it.
+  void packet(std::int64_t time, std::size_t index, bool bulk);
 
   // The same trace without a limit: for what is concluded from it.
   [[nodiscard]] Trace unlimited() const;

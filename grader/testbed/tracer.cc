@@ -32,7 +32,9 @@ constexpr int kCallStop = SIGTRAP | 0x80;  // PTRACE_O_TRACESYSGOOD
 constexpr std::size_t kMany = 1024;        // events that are worth a wake-up
 
 // ptrace(2) wants an integer in the place of a pointer for some requests.
-void* as_pointer(std::uint64_t value) { return reinterpret_cast<void*>(value); }
+void* as_pointer(std::uint64_t value) {
+  return reinterpret_cast<void*>(value);  // NOLINT(performance-no-int-to-ptr)
+}
 
 // A request on a tracee that was killed meanwhile fails with ESRCH; its end is reported next.
 long request(__ptrace_request what, pid_t tid, std::uint64_t address, void* data) {

@@ -20,7 +20,7 @@ TARGET, PEER = "target", "peer"
 # Bounds of what is kept: each tells when it is reached. They hold some ten thousand packets and
 # calls, more than a figure can show.
 CAPTURE: Final = 32 << 20
-RECORDS: Final = 40_000
+RECORDS: Final = 60_000
 OUTPUT: Final = 256 << 10  # of each stream
 _STREAMS: Final = ("stdout", "stderr")
 _LOOK: Final = 0.1  # seconds between two looks for the reader

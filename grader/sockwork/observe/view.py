@@ -122,7 +122,7 @@ def remarks(trace: Trace, stats: Mapping[str, Any], rules: Sequence[str]) -> Ite
             " the capture is full; openings, ends and errors are in it"
         )
     if stats.get("not_traced"):
-        yield f"{stats['not_traced']:,} calls are not in the trace: it is full"
+        yield f"{stats['not_traced']:,} calls and packets are not in the trace: it is full"
     if stats.get("lost"):
         where = ", ".join(f"{count} at {name}" for name, count in stats["lost_where"].items())
         yield f"the link lost {stats['lost']:,} packets by itself ({where}): do not trust the figure"
