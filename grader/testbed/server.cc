@@ -112,6 +112,7 @@ class Server final : public Facts {
   void wait_for_events();
   void look_at_barriers();
   void take_calls(Run& run, std::vector<Tracer::Event>* unfinished = nullptr);
+  void note_row(const std::string& host, json row);
   void hasten();  // something happened: barriers look again soon
   void report_started_runs();
   bool receive_request();
@@ -233,6 +234,11 @@ void Server::take_calls(Run& run, std::vector<Tracer::Event>* unfinished) {
   }
 }
 
+void Server::note_row(const std::string& host, json row) {
+  row["host"] = host;
+  trace_.add(now(), "row", std::move(row));
+}
+
 void Server::hasten() {
   const std::int64_t soon = now();
   for (Pending& entry : pending_) {
@@ -270,9 +276,7 @@ void Server::look_at_barriers() {
       continue;
     }
     if (const json row = look.seen.value("row", json()); row.is_object()) {
-      json facts = row;
-      facts["host"] = look.seen["host"];
-      trace_.add(now(), "row", std::move(facts));
+      note_row(look.seen["host"].get<std::string>(), row);
     }
     json body = {{"held", look.held}, {"seen", std::move(look.seen)}};
     if (look.ended) body["ended"] = true;
@@ -631,7 +635,14 @@ json Server::list_rows(const json& request) {
   expect_fields(request, {"host", "transport"});
   const auto transport = request.value("transport", std::string("tcp"));
   const Protocol protocol = transport == "udp" ? Protocol::kUdp : Protocol::kTcp;
-  return {{"rows", rows(request.at("host").get<std::string>(), protocol)}};
+  const auto host = request.at("host").get<std::string>();
+  const json found = rows(host, protocol);
+  // A table of many rows is looked at for their number; it would fill the trace.
+  constexpr std::size_t kMostNoted = 16;
+  for (const json& row : found) {
+    if (found.size() <= kMostNoted) note_row(host, row);
+  }
+  return {{"rows", found}};
 }
 
 json Server::list_processes(const json& request) {

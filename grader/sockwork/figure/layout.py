@@ -280,7 +280,9 @@ class _Maker:
             texts = [words.call_text(call), *self._unread(call, side, taken, last)]
             moves = call.name in words.READING | words.WRITING and (call.result or 0) > 0
             ready = call.name in words.WAITING - words.READING and call.error is None
-            plain = (moves or (ready and call.accepted is None)) and not call.perturbed
+            # A loop that goes on until nothing is left has one such error in each turn.
+            empty = call.error == "EAGAIN"
+            plain = (moves or empty or (ready and call.accepted is None)) and not call.perturbed
             plain = plain and call.returned
             events.append(_Event(time, side, texts, call=call, plain=plain))
         return events

@@ -16,7 +16,6 @@ WAITING = READING | frozenset(
     "accept accept4 poll ppoll select pselect6 epoll_wait epoll_pwait wait4 waitid"
     " nanosleep clock_nanosleep".split()
 )
-_READY = frozenset("poll ppoll select pselect6 epoll_wait epoll_pwait".split())
 # 0 is success and nothing more for these, so it is not worth a word.
 _SILENT = frozenset(
     "bind listen connect shutdown close close_range setsockopt getsockopt getsockname getpeername"
@@ -203,7 +202,9 @@ def folded_calls(calls: list[Call]) -> Text:
     """recv(5) ×64 = 262 144 B"""
     first = calls[0]
     total = sum(call.result or 0 for call in calls)
-    gives = "" if first.name in _READY else f" = {amount(total)}"
+    gives = f" = {amount(total)}" if first.name in READING | WRITING else ""
+    if all(call.error for call in calls):
+        gives = _result(first)
     text = f"{printable(name(first))}({', '.join(_few(first))}) ×{len(calls)}{gives}"
     took = span(max(call.ended or call.time for call in calls) - first.time)
     return Text("call", text, f"{text}, within {took}", _at(first))
