@@ -6,8 +6,6 @@ drawings are markup, which the modules that draw them have escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from sockwork.figure import lay_out, player, svg
 from sockwork.observe.session import Program
 from sockwork.observe.view import Talk
 from sockwork.report.html import figures, traces
+from sockwork.report.html.page import policy
 from sockwork.text import printable_bytes
 from sockwork.trace import Trace
 
@@ -81,7 +80,7 @@ class Page:
             outputs=self._outputs(),
             style=Markup(style),
             script=Markup(script),
-            policy=_policy(script),
+            policy=policy(script),
         )
 
     def _drawings(self) -> list[Drawing]:
@@ -124,12 +123,3 @@ def _drawing(trace: Trace, talk: Talk | None, name: str, is_open: bool) -> Drawi
 def _bare(drawn: str, style: str) -> str:
     """A drawing without its style, which stands in the page once."""
     return drawn.replace(f"<style>{style}</style>", "", 1)
-
-
-def _policy(script: str) -> str:
-    """The Content-Security-Policy (CSP level 3) of the report: one script, by its hash."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )

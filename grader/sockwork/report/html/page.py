@@ -68,7 +68,7 @@ def render(records: Sequence[Record], page: Path) -> str:
             sections=sections,
             style=Markup(style),
             script=Markup(script),
-            policy=_policy(script),
+            policy=policy(script),
             icons=ICONS,
             words=WORDS,
         )
@@ -103,7 +103,8 @@ def _text(name: str) -> str:
     return (_FOLDER / name).read_text()
 
 
-def _policy(script: str) -> str:
+def policy(script: str) -> str:
+    """The Content-Security-Policy (CSP level 3) of a page with this one script."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
