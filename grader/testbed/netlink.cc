@@ -2,8 +2,10 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <system_error>
 
 #include "sock/error.h"
@@ -90,7 +92,14 @@ int Netlink::query(Request& request, const std::function<void(const nlmsghdr&)>&
             .value();
     auto left = static_cast<std::uint32_t>(size);
     const auto* header = reinterpret_cast<const nlmsghdr*>(buffer.data());
-    for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+    // NLMSG_NEXT of netlink(3), without its casts.
+    const auto after = [](const nlmsghdr* entry) {
+      const auto* bytes = reinterpret_cast<const std::byte*>(entry);
+      const void* next = bytes + NLMSG_ALIGN(entry->nlmsg_len);
+      return static_cast<const nlmsghdr*>(next);
+    };
+    for (; NLMSG_OK(header, left);
+         left -= std::min(left, NLMSG_ALIGN(header->nlmsg_len)), header = after(header)) {
       if (header->nlmsg_seq != sequence_) continue;
       if (header->nlmsg_type == NLMSG_DONE) return 0;
       if (header->nlmsg_type == NLMSG_ERROR) {

@@ -190,8 +190,8 @@ int Server::serve() {
         trace_.add(now(), "process",
                    {{"run", number}, {"pid", run->pid()}, {"status", run->status()}});
       }
-      const bool wrote = run->out().drain() | run->err().drain();
-      if (changed || wrote) hasten();
+      const bool printed = run->out().drain(), complained = run->err().drain();
+      if (changed || printed || complained) hasten();
       take_calls(*run);
     }
     report_started_runs();
@@ -229,14 +229,14 @@ void Server::wait_for_events() {
 
 void Server::take_calls(Run& run, std::vector<Tracer::Event>* unfinished) {
   if (run.tracer() == nullptr) return;
-  for (Tracer::Event& event : run.tracer()->take(unfinished)) {
-    trace_.add(event.time, event.kind, std::move(event.facts));
+  for (const Tracer::Event& event : run.tracer()->take(unfinished)) {
+    trace_.add(event.time, event.kind, event.facts);
   }
 }
 
 void Server::note_row(const std::string& host, json row) {
   row["host"] = host;
-  trace_.add(now(), "row", std::move(row));
+  trace_.add(now(), "row", row);
 }
 
 void Server::hasten() {
@@ -793,8 +793,8 @@ json Server::trace(const json& request) {
   std::vector<Tracer::Event> unfinished;
   for (const auto& [number, run] : runs_) take_calls(*run, &unfinished);
   Trace whole = trace_.unlimited();
-  for (Tracer::Event& event : unfinished) {
-    whole.add(event.time, event.kind, std::move(event.facts));
+  for (const Tracer::Event& event : unfinished) {
+    whole.add(event.time, event.kind, event.facts);
   }
   add_states(whole, link_.get(), network(),
              [this](std::uint64_t number) { return run(number).request().host; });

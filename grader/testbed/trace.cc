@@ -30,10 +30,11 @@ bool is_bulk(const std::string& kind, const json& facts) {
 std::string line_of(std::size_t number, const Trace::Record& record,
                     const Trace::PacketFacts& packet_facts) {
   const bool observed = record.source == Trace::Source::kObserved;
-  std::string line = "{\"n\":" + std::to_string(number) +
-                     ",\"time\":" + std::to_string(record.time) + ",\"kind\":\"" + record.kind +
-                     "\",\"source\":\"" + (observed ? "observed" : "inferred") + "\",\"" +
-                     record.kind + "\":";
+  // The facts are JSON text already.
+  std::string line = R"({"n":)" + std::to_string(number) + R"(,"time":)" +
+                     std::to_string(record.time) + R"(,"kind":")" + record.kind +
+                     R"(","source":")" + (observed ? "observed" : "inferred") + R"(",")" +
+                     record.kind + R"(":)";
   line += record.packet ? packet_facts(*record.packet).dump() : record.facts;
   line += "}\n";
   return line;
