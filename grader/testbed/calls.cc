@@ -427,7 +427,7 @@ const CallSpec* find_call(long number) {
   return found == std::end(kCalls) ? nullptr : found;
 }
 
-std::vector<sock_filter> call_filter() {
+std::vector<sock_filter> call_filter(bool allow_io_uring) {
 #if defined(__x86_64__)
   constexpr std::uint32_t kArchitecture = AUDIT_ARCH_X86_64;
 #elif defined(__aarch64__)
@@ -446,9 +446,11 @@ std::vector<sock_filter> call_filter() {
   const std::size_t calls = traced_calls().size();
   // The end of the program: allow, trace, refuse; each test jumps there.
   std::vector<sock_filter> filter = {
-      statement(kLoad, offsetof(seccomp_data, arch)), jump(kEqual, kArchitecture, 0, calls + 5),
-      statement(kLoad, offsetof(seccomp_data, nr)),   jump(kAtLeast, kX32Bit, calls + 3, 0),
-      jump(kEqual, SYS_io_uring_setup, calls + 2, 0),
+      statement(kLoad, offsetof(seccomp_data, arch)),
+      jump(kEqual, kArchitecture, 0, calls + 5),
+      statement(kLoad, offsetof(seccomp_data, nr)),
+      jump(kAtLeast, kX32Bit, calls + 3, 0),
+      jump(kEqual, SYS_io_uring_setup, allow_io_uring ? calls : calls + 2, 0),
   };
   for (std::size_t i = 0; i < calls; ++i) {
     const auto number = static_cast<std::uint32_t>(traced_calls()[i].number);

@@ -111,7 +111,8 @@ nlohmann::json moved_bytes(const CallSpec& call, const Registers& args, std::int
 // The seccomp filter under which a program is traced: the calls above stop it for its tracer
 // (SECCOMP_RET_TRACE), io_uring_setup and other architectures' calls do not exist (ENOSYS), and all
 // else goes on at full speed.
-std::vector<sock_filter> call_filter();
+// `allow_io_uring`: let its calls be made, unseen.
+std::vector<sock_filter> call_filter(bool allow_io_uring);
 
 // "ECONNRESET" for 104, also for the kernel's own restart codes; "E512"-like for unknown ones.
 std::string error_name(int error);

@@ -164,7 +164,7 @@ TEST(Calls, Base64IsThatOfRfc4648) {
 TEST(Filter, StopsTracedCallsAndNoOthers) {
   const pid_t child = ::fork();
   if (child == 0) {
-    std::vector<sock_filter> filter = call_filter();
+    std::vector<sock_filter> filter = call_filter(false);
     const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
     ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) ::_exit(1);

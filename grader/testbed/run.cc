@@ -342,7 +342,7 @@ void Run::let_go() {
       exec_error_ = error.code().value();
       return;
     }
-    filter = call_filter();
+    filter = call_filter(request_.io_uring);
   }
   const Message go{'G', static_cast<int>(filter.size())};
   (void)!::send(channel_.get(), &go, sizeof(go), MSG_NOSIGNAL);

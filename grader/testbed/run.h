@@ -48,8 +48,9 @@ struct RunRequest {
   sock::Fd stdin_file;
   std::size_t stdout_limit = 64 << 20, stderr_limit = 1 << 20;
   Limits limits;
-  bool trace = false;  // its system calls
-  bool lines = false;  // and the source line of each
+  bool trace = false;     // its system calls
+  bool lines = false;     // and the source line of each
+  bool io_uring = false;  // may be used by a traced program, unseen
 };
 
 class Output {

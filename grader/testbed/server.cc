@@ -528,7 +528,7 @@ json Server::socket(const json& request) {
 
 json Server::start_run(const json& request) {
   expect_fields(request, {"name", "argv", "host", "directory", "env", "stdin", "stdout_limit",
-                          "stderr_limit", "limits", "files", "trace", "lines"});
+                          "stderr_limit", "limits", "files", "trace", "lines", "io_uring"});
   RunRequest wanted;
   wanted.argv = request.at("argv").get<std::vector<std::string>>();
   if (wanted.argv.empty()) throw Refusal("usage", "argv is empty");
@@ -541,6 +541,7 @@ json Server::start_run(const json& request) {
   wanted.stderr_limit = request.value("stderr_limit", wanted.stderr_limit);
   wanted.trace = request.value("trace", false);
   wanted.lines = request.value("lines", false);
+  wanted.io_uring = request.value("io_uring", false);
   const auto input = request.value("stdin", std::string("null"));
   const std::map<std::string, Stdin> kinds = {{"null", Stdin::kNull},
                                               {"closed", Stdin::kClosed},

@@ -122,6 +122,8 @@ class Bed:
                 "files": {"/etc/hosts": names} if names is not None else {},
                 "trace": self._scene.traced,
                 "lines": self._scene.traced and not launch.shell,
+                # A check that disturbs calls must not change what a program can do besides.
+                "io_uring": "ptrace" in self._scene.check.needs,
             }
             started = self._scene.testbed.run(request, [] if file is None else [file])
         except TestbedError as error:

@@ -641,6 +641,10 @@ def _left(case: Case, stream: Stream) -> tuple[Call, Call] | None:
     after = [c for c in case.calls if c.tid == last.tid and c.time > last.time]
     slept = next((c for c in after if c.name in READS and unfinished(c)), None)
     closed = next((c for c in after if c.name in ("close", "shutdown") and c in stream.calls), None)
+    # Asleep in poll, and not until the socket takes more.
+    deaf = [c for c in after[:1] if c.name in ("poll", "ppoll") and unfinished(c)]
+    if last.perturbed and deaf and "POLLOUT" not in repr(deaf[0].args):
+        return last, deaf[0]
     if stream.rst(stream.incoming) or any(c.name in WAITS for c in after[:1]):
         return None
     instead = closed if after[:1] == [closed] else slept if last.perturbed else None

@@ -87,7 +87,13 @@ static void print_peer(const struct sockaddr_storage *peer) {
 
 // Returns 0 if the client is gone already. Twelve bytes always fit into a new socket's buffer.
 static int greet(int fd) {
-  return send(fd, "hello client", 12, MSG_NOSIGNAL) == 12 && shutdown(fd, SHUT_WR) == 0;
+  const char *left = "hello client";
+  while (*left != '\0') {
+    ssize_t sent = send(fd, left, strlen(left), MSG_NOSIGNAL);
+    if (sent < 0) return 0;
+    left += sent;
+  }
+  return shutdown(fd, SHUT_WR) == 0;
 }
 
 // What the client says is read and dropped, or closing would send RST. Returns 0 at its end.
